@@ -1,0 +1,91 @@
+//! A version's endpoints, and the choice of one for a request.
+
+use std::sync::Arc;
+
+use super::endpoint::{Claim, Endpoint};
+use super::in_flight::Refused;
+use crate::balance;
+
+/// Why no endpoint of a version could be claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// The version has no endpoint, or all are tried or draining.
+    None,
+    /// At least one would do but for `max_in_flight`.
+    Full,
+}
+
+/// The endpoints of one version.
+#[derive(Debug)]
+pub struct Pool {
+    endpoints: Vec<Arc<Endpoint>>,
+    max_in_flight: u32,
+}
+
+impl Pool {
+    /// `max_in_flight` is per endpoint.
+    pub fn new(endpoints: Vec<Arc<Endpoint>>, max_in_flight: u32) -> Self {
+        Self { endpoints, max_in_flight }
+    }
+
+    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+
+    /// Chooses the less busy of two random endpoints and counts the request in; falls back to the others in order.
+    /// Returns the endpoint's index in `endpoints` and the guard. `tried` is left out (bit `i` = endpoint `i`; only
+    /// the first 64 endpoints can be told apart, the rest may be tried again).
+    ///
+    /// # Errors
+    /// `Unavailable` when every endpoint is tried, draining or full.
+    pub fn claim(&self, tried: u64, rng: &mut fastrand::Rng) -> Result<(usize, Claim), Unavailable> {
+        let is_tried = |i: usize| i < 64 && tried & (1 << i) != 0;
+        let busy = |i: usize| if is_tried(i) { u32::MAX } else { self.endpoints[i].counts().total() };
+        let Some(first) = balance::p2c(self.endpoints.len(), busy, rng) else { return Err(Unavailable::None) };
+        let mut why = Unavailable::None;
+        let rest = (0..self.endpoints.len()).filter(|&i| i != first);
+        for i in std::iter::once(first).chain(rest).filter(|&i| !is_tried(i)) {
+            match self.endpoints[i].claim(self.max_in_flight) {
+                Ok(claim) => return Ok((i, claim)),
+                Err(Refused::Full) => why = Unavailable::Full,
+                Err(Refused::Draining) => {}
+            }
+        }
+        Err(why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::Instant;
+
+    fn pool(n: u16) -> Pool {
+        let endpoint = |i| Arc::new(Endpoint::new(([127, 0, 0, 1], 9000 + i).into()));
+        Pool::new((0..n).map(endpoint).collect(), 2)
+    }
+
+    #[test]
+    fn every_free_endpoint_is_found_before_giving_up() {
+        let (pool, mut rng) = (pool(3), fastrand::Rng::with_seed(1));
+        pool.endpoints()[1].drain(Instant::now() + Duration::from_secs(1));
+        let claims: Vec<_> = (0..4).map(|_| pool.claim(0, &mut rng).unwrap()).collect();
+        assert!(claims.iter().all(|(i, _)| *i != 1));
+        assert_eq!(pool.claim(0, &mut rng).unwrap_err(), Unavailable::Full);
+        drop(claims);
+        assert_eq!(pool.claim(0b101, &mut rng).unwrap_err(), Unavailable::None);
+        assert_eq!(pool.claim(0b001, &mut rng).unwrap().0, 2);
+    }
+
+    #[test]
+    fn load_spreads_evenly() {
+        let (pool, mut rng) = (Pool::new(pool(4).endpoints().to_vec(), 1000), fastrand::Rng::with_seed(7));
+        let claims: Vec<_> = (0..400).map(|_| pool.claim(0, &mut rng).unwrap()).collect();
+        for endpoint in pool.endpoints() {
+            assert!((90..=110).contains(&endpoint.counts().requests), "{:?}", endpoint.counts());
+        }
+        drop(claims);
+    }
+}

@@ -1,0 +1,4 @@
+//! Which route a request takes, and which version it gets. Pure.
+
+mod table;
+pub use table::RouteTable;

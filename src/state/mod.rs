@@ -1,0 +1,14 @@
+//! What requests see, and the one way to change it.
+//!
+//! Owns: the snapshot, the persisted state (`state.json`, `history.jsonl`), the precedence of file and runtime
+//! (surface.md section 6). Refuses: waiting; `apply` is a plain function under a plain lock.
+//! Invariants: one writer (`Store::apply`); revisions have no gap; what was acknowledged as persisted is found again
+//! after `kill -9`; a held rollback is never undone by a file.
+
+mod change;
+mod snapshot;
+mod store;
+
+pub use change::{Applied, ApplyError, Change, ChangeEvent, HistoryEntry, Order};
+pub use snapshot::{Coin, Override, Snapshot, SplitState, VersionState};
+pub use store::{OpenError, OpenOptions, Store};

@@ -1,0 +1,93 @@
+//! What a request sees: loaded once per request, never changed after it is published.
+//!
+//! Invariant: index `i` of `Snapshot::splits` is index `i` of `config.splits`, and index `j` of a split's `versions`
+//! is index `j` of that split's `versions` in the configuration; the route table speaks in these indexes.
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::model::{Actor, Revision, SplitName, VersionName, Weight, Weights};
+use crate::pool::Pool;
+use crate::routing::RouteTable;
+
+/// See the file's head.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub revision: Revision,
+    pub config: Arc<Config>,
+    pub routes: Arc<RouteTable>,
+    pub splits: Vec<Arc<SplitState>>,
+    /// False once a write to `state_dir` has failed, or in memory mode.
+    pub persisted: bool,
+}
+
+/// One split as requests and views see it.
+#[derive(Debug)]
+pub struct SplitState {
+    pub name: SplitName,
+    /// The revision that last touched this split; its ETag.
+    pub revision: Revision,
+    /// Rises with every change of the coin; counts are keyed by it (analysis.md section 2.1). Never repeats, also
+    /// not over the splits' leaving and coming back.
+    pub epoch: u64,
+    /// In force, all versions in file order.
+    pub weights: Weights,
+    pub file_weights: Weights,
+    pub override_: Option<Override>,
+    /// Rollback target and baseline.
+    pub stable: VersionName,
+    /// Where a rollback goes when `stable` has everything already.
+    pub previous_stable: Option<VersionName>,
+    pub versions: Vec<VersionState>,
+    /// What the deck deals from: versions that are open and have weight, with their weights.
+    pub coin: Coin,
+}
+
+/// The versions a request may get by weight: (index into `versions`, weight above 0). Empty: none is open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coin(pub Vec<(usize, Weight)>);
+
+/// Weights set at runtime; they stand above the file.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Override {
+    pub weights: Weights,
+    /// A rollback: also defies a file that changes.
+    pub hold: bool,
+    pub by: Actor,
+    /// RFC 3339 UTC with milliseconds.
+    pub at: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// One version of a split.
+#[derive(Debug)]
+pub struct VersionState {
+    pub name: VersionName,
+    /// In force.
+    pub weight: Weight,
+    /// Closed by a rollback: no weights, rules or copies, except `test` rules.
+    pub closed: bool,
+    /// Drained as a whole by the operator.
+    pub draining: bool,
+    pub pool: Arc<Pool>,
+}
+
+impl Snapshot {
+    /// The split of that name.
+    pub fn split(&self, name: &str) -> Option<&Arc<SplitState>> {
+        self.splits.iter().find(|s| s.name.as_str() == name)
+    }
+}
+
+impl SplitState {
+    /// The version of that name.
+    pub fn version(&self, name: &str) -> Option<&VersionState> {
+        self.versions.iter().find(|v| v.name.as_str() == name)
+    }
+
+    /// Weights are held against the file by a rollback.
+    pub fn is_held(&self) -> bool {
+        self.override_.as_ref().is_some_and(|o| o.hold)
+    }
+}

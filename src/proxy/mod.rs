@@ -1,1 +1,19 @@
-//! (being built)
+//! The data plane: accepts, routes, splits, forwards, records.
+//!
+//! Owns: the worker threads and everything on the request path. Refuses: changing anything; it reads the snapshot.
+//! Invariants: nothing on the request path takes a lock, crosses a thread, or looks up a label; every accepted request
+//! gets exactly one outcome and one entry in the books (`exchange`).
+
+mod body;
+mod clock;
+mod connection;
+mod error;
+mod exchange;
+mod headers;
+mod listener;
+mod plane;
+mod service;
+mod view;
+mod worker;
+
+pub use plane::{DataPlane, Parts};

@@ -1,0 +1,170 @@
+//! Both bodies of an exchange, wrapped so that their end is seen.
+//!
+//! Invariants: frames pass through unread and unbuffered, so back-pressure holds; an answer that the endpoint cut is an
+//! error here too, so that hyper cuts it visibly; the in-flight claim and the upstream connection live in the response
+//! body and end with it, whoever ends it.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tokio::time::Sleep;
+
+use super::connection::Busy;
+use super::error::ProxyError;
+use super::exchange::Exchange;
+use crate::net::upstream::Lease;
+
+/// A client's request body on its way to the endpoint.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    incoming: Incoming,
+    /// Bytes so far; none for a request without a body, which needs no count.
+    bytes: Option<Rc<Cell<u64>>>,
+}
+
+impl RequestBody {
+    pub(super) fn new(incoming: Incoming, bytes: Option<Rc<Cell<u64>>>) -> Self {
+        Self { incoming, bytes }
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        if let (Some(Ok(frame)), Some(bytes)) = (&frame, &self.bytes) {
+            bytes.set(bytes.get() + frame.data_ref().map_or(0, |d| d.len() as u64));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// An answer's body on its way to the client.
+pub(crate) struct Body {
+    kind: Kind,
+    /// Marks the client's connection busy until the body is gone.
+    _busy: Option<Busy>,
+}
+
+enum Kind {
+    /// Made by us.
+    Full(Option<Bytes>),
+    Upstream(Upstream),
+}
+
+struct Upstream {
+    incoming: Incoming,
+    exchange: Exchange,
+    lease: Option<Lease<RequestBody>>,
+    /// `timeouts.total`, if there is one.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+/// Why an answer's body ended early; hyper only needs to know that it did.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer was cut: {0}")]
+pub(crate) struct CutBody(&'static str);
+
+impl Body {
+    pub(super) fn full(bytes: Bytes) -> Self {
+        Self { kind: Kind::Full(Some(bytes).filter(|b| !b.is_empty())), _busy: None }
+    }
+
+    pub(super) fn upstream(
+        incoming: Incoming,
+        exchange: Exchange,
+        lease: Lease<RequestBody>,
+        deadline: Option<Pin<Box<Sleep>>>,
+    ) -> Self {
+        Self { kind: Kind::Upstream(Upstream { incoming, exchange, lease: Some(lease), deadline }), _busy: None }
+    }
+
+    /// Keeps the client's connection marked busy for as long as this body lives.
+    pub(super) fn hold(mut self, busy: Busy) -> Self {
+        self._busy = Some(busy);
+        self
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = CutBody;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutBody>>> {
+        match &mut self.kind {
+            Kind::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Kind::Upstream(upstream) => upstream.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Full(bytes) => bytes.is_none(),
+            Kind::Upstream(upstream) => upstream.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Kind::Upstream(upstream) => upstream.incoming.size_hint(),
+        }
+    }
+}
+
+impl Upstream {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutBody>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.exchange.add_bytes_out(frame.data_ref().map_or(0, |d| d.len() as u64));
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(_))) => self.cut(ProxyError::Reset),
+            Poll::Ready(None) => {
+                self.complete();
+                Poll::Ready(None)
+            }
+            Poll::Pending => match &mut self.deadline {
+                Some(sleep) if sleep.as_mut().poll(cx).is_ready() => self.cut(ProxyError::Timeout("total")),
+                _ => Poll::Pending,
+            },
+        }
+    }
+
+    fn cut(&mut self, why: ProxyError) -> Poll<Option<Result<Frame<Bytes>, CutBody>>> {
+        let why = if self.exchange.endpoint_is_cut() { ProxyError::Cut } else { why };
+        self.exchange.failed(why);
+        self.lease = None;
+        Poll::Ready(Some(Err(CutBody(why.word()))))
+    }
+
+    fn complete(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+        self.exchange.complete();
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        // hyper does not poll a body again whose announced length it has had.
+        if self.lease.is_some() && self.incoming.is_end_stream() {
+            self.complete();
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Header duties of an intermediary (RFC 9110 section 7.6, surface.md section 3, amendments.md 1.14).
+//!
+//! Invariants: fields that concern one connection only never cross; what a client says about where it came from is
+//! removed before we say it; the client's `Connection` list can name neither `Host` nor our own fields away, because
+//! its fields are removed first and ours are set afterwards.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+const VIA: HeaderValue = HeaderValue::from_static("1.1 weir");
+const HTTP: HeaderValue = HeaderValue::from_static("http");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What a request says to the endpoint about its client.
+pub(super) struct Forwarded<'a> {
+    /// The client's address as text.
+    pub(super) client: &'a HeaderValue,
+    pub(super) host: &'a HeaderValue,
+    pub(super) request_id: &'a HeaderValue,
+}
+
+/// Makes a client's header fields into those for the endpoint.
+pub(super) fn prepare_request(headers: &mut HeaderMap, forwarded: &Forwarded<'_>) {
+    remove_connection_fields(headers, is_request_only);
+    headers.insert(X_FORWARDED_FOR, forwarded.client.clone());
+    headers.insert(X_FORWARDED_PROTO, HTTP);
+    headers.insert(X_FORWARDED_HOST, forwarded.host.clone());
+    headers.insert(X_REQUEST_ID, forwarded.request_id.clone());
+    add_via(headers);
+}
+
+/// Makes an endpoint's header fields into those for the client. An answer without `Date` gets one (RFC 9110 6.6.1).
+pub(super) fn prepare_response(headers: &mut HeaderMap, date: &HeaderValue) {
+    remove_connection_fields(headers, |_| false);
+    if !headers.contains_key(header::DATE) {
+        headers.insert(header::DATE, date.clone());
+    }
+    add_via(headers);
+}
+
+fn add_via(headers: &mut HeaderMap) {
+    match headers.entry(header::VIA) {
+        header::Entry::Vacant(entry) => drop(entry.insert(VIA)),
+        header::Entry::Occupied(mut entry) => entry.append(VIA),
+    }
+}
+
+/// One look over the names; nearly always nothing is found, and then nothing is allocated.
+fn remove_connection_fields(headers: &mut HeaderMap, also: impl Fn(&HeaderName) -> bool) {
+    let mut gone: Vec<HeaderName> = Vec::new();
+    for name in headers.keys() {
+        if name == header::CONNECTION {
+            gone.extend(listed(headers));
+        }
+        if is_hop_by_hop(name) || also(name) {
+            gone.push(name.clone());
+        }
+    }
+    for name in gone {
+        headers.remove(name);
+    }
+}
+
+/// The fields that `Connection` names, but for those a message cannot do without.
+fn listed(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> + '_ {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
+    values
+        .flat_map(|v| v.split(','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim().as_bytes()).ok())
+        .filter(|name| name != header::HOST && name != header::CONTENT_LENGTH)
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    // Standard names compare as one byte, so this is a handful of integer compares for each field.
+    name == header::CONNECTION
+        || name == header::TRANSFER_ENCODING
+        || name == header::TE
+        || name == header::UPGRADE
+        || name == header::PROXY_AUTHENTICATE
+        || name == header::PROXY_AUTHORIZATION
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
+}
+
+/// What only a trusted peer may say, and underscore twins that an origin might read as one of ours.
+fn is_request_only(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    let first = name.as_bytes().first();
+    (first == Some(&b'x') && (name.starts_with("x-forwarded-") || name == "x-real-ip"))
+        || (first == Some(&b'f') && name == "forwarded")
+        || name.contains('_')
+}
+
+/// A client's own request id is kept if it is short and plain.
+pub(super) fn kept_request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    headers.get(X_REQUEST_ID).filter(|id| (1..=64).contains(&id.len()) && id.as_bytes().iter().all(plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> HeaderMap {
+        let pair = |(n, v): &(&str, &str)| (n.parse::<HeaderName>().unwrap(), v.parse::<HeaderValue>().unwrap());
+        pairs.iter().map(pair).collect()
+    }
+
+    fn prepared(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = map(pairs);
+        let (client, host, request_id) = (
+            HeaderValue::from_static("203.0.113.7"),
+            HeaderValue::from_static("shop.example.com"),
+            HeaderValue::from_static("id-1"),
+        );
+        prepare_request(&mut headers, &Forwarded { client: &client, host: &host, request_id: &request_id });
+        headers
+    }
+
+    #[test]
+    fn connection_fields_do_not_cross() {
+        let headers = prepared(&[
+            ("host", "shop.example.com"),
+            ("connection", "keep-alive, x-secret, host, content-length"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "close"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAA"),
+            ("x-secret", "1"),
+            ("content-length", "3"),
+            ("accept", "*/*"),
+        ]);
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        let ours = ["via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"];
+        assert_eq!(names, [&["accept", "content-length", "host"][..], &ours].concat());
+    }
+
+    #[test]
+    fn what_the_client_says_of_itself_is_replaced() {
+        let headers = prepared(&[
+            ("host", "shop.example.com"),
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x-forwarded-prefix", "/evil"),
+            ("x_forwarded_for", "6.6.6.6"),
+            ("x-real-ip", "6.6.6.6"),
+            ("forwarded", "for=6.6.6.6"),
+            ("connection", "x-forwarded-for"),
+        ]);
+        assert_eq!(headers.get_all("x-forwarded-for").iter().collect::<Vec<_>>(), ["203.0.113.7"]);
+        for gone in ["x-forwarded-prefix", "x_forwarded_for", "x-real-ip", "forwarded"] {
+            assert!(!headers.contains_key(gone), "{gone}");
+        }
+    }
+
+    #[test]
+    fn via_is_appended_and_date_completed() {
+        let mut headers = map(&[("via", "1.0 cache"), ("connection", "close"), ("set-cookie", "a=1")]);
+        let date = HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT");
+        prepare_response(&mut headers, &date);
+        assert_eq!(headers.get_all("via").iter().collect::<Vec<_>>(), ["1.0 cache", "1.1 weir"]);
+        assert_eq!(headers["date"], date);
+        assert!(!headers.contains_key("connection"));
+        assert!(headers.contains_key("set-cookie"));
+    }
+
+    #[test]
+    fn only_short_plain_ids_are_kept() {
+        assert!(kept_request_id(&map(&[("x-request-id", "abc-1.2_3")])).is_some());
+        for bad in ["", "a b", "a\"b", &"x".repeat(65)] {
+            assert!(kept_request_id(&map(&[("x-request-id", bad)])).is_none(), "{bad}");
+        }
+    }
+}

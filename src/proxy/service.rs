@@ -1,0 +1,354 @@
+//! One request, from its head to the head of its answer; reads like house.md section 4.
+//!
+//! Invariants: the snapshot is read once per choice; the claim is counted before the choice is final; an endpoint sees
+//! a request a second time only if nothing of the first time was written (faults.md 2.2).
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri};
+use hyper::body::{Body as _, Incoming};
+
+use super::body::{Body, RequestBody};
+use super::connection::{Busy, Client};
+use super::error::ProxyError;
+use super::exchange::{Choice, Exchange, Head};
+use super::headers::{self, Forwarded};
+use super::view::View;
+use super::worker::Worker;
+use crate::config::UpstreamTimeouts;
+use crate::model::Instant;
+use crate::net::upstream::{DialError, Lease};
+use crate::pool::Unavailable;
+use crate::routing::{Query, normal_host, normal_path};
+
+/// Attempts to connect, all at different endpoints, before a request is given up.
+const CONNECT_ATTEMPTS: u32 = 2;
+
+type Outbound = Request<RequestBody>;
+
+/// Answers one request, whatever happens.
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let busy = Busy::new(&client);
+    let view = worker.view();
+    let request_id = request_id(&worker, &request);
+    let head = view.logs_access().then(|| Box::new(access_head(&request)));
+    let mut exchange = Exchange::new(worker.clone(), view.clone(), &client, request_id, head);
+    let result = forward(&worker, &view, &client, &mut exchange, request).await;
+    let mut response = match result {
+        Ok((answer, lease, deadline)) => answer.map(|body| Body::upstream(body, exchange, lease, deadline)),
+        Err(why) => {
+            exchange.failed(why);
+            why.response(&exchange.request_id, &worker.clock.date())
+        }
+    };
+    if worker.is_closing() || client.closing().is_some() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response.map(|body| body.hold(busy)))
+}
+
+type Answer = (Response<Incoming>, Lease<RequestBody>, Option<std::pin::Pin<Box<tokio::time::Sleep>>>);
+
+async fn forward(
+    worker: &Rc<Worker>,
+    view: &Rc<View>,
+    client: &Client,
+    exchange: &mut Exchange,
+    request: Request<Incoming>,
+) -> Result<Answer, ProxyError> {
+    let target = Target::of(&request)?;
+    let route = target.route(view, client, request.method().as_str())?;
+    exchange.routed(route);
+    let request = outbound(request, target, client, exchange)?;
+    let (mut answer, lease, deadline) = attempt(worker, view, route, exchange, request).await?;
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        exchange.attempt_failed(ProxyError::Protocol);
+        return Err(ProxyError::Protocol);
+    }
+    exchange.answered(answer.status());
+    headers::prepare_response(answer.headers_mut(), &worker.clock.date());
+    if let Some(shown) = exchange.shown_version() {
+        answer.headers_mut().insert("weir-version", shown.clone());
+    }
+    Ok((answer, lease, deadline))
+}
+
+/// Where a request wants to go, in normal form.
+struct Target {
+    /// As it goes upstream in `Host`.
+    host: HeaderValue,
+    normal_host: String,
+    /// A path that had to be changed to become normal.
+    path: Option<String>,
+    uri: Uri,
+}
+
+impl Target {
+    /// Refuses what could be read in two ways (faults.md 1.2).
+    fn of(request: &Request<Incoming>) -> Result<Self, ProxyError> {
+        let uri = request.uri().clone();
+        if request.method() == http::Method::CONNECT {
+            return Err(ProxyError::BadRequest("CONNECT is not proxied"));
+        }
+        let host = authority(request)?;
+        let text = host.to_str().map_err(|_| ProxyError::BadRequest("Host is not a host name"))?;
+        let normal = normal_host(text).map_err(|_| ProxyError::BadRequest("Host is not a host name"))?.into_owned();
+        // `OPTIONS *` asks about the server as a whole; it is matched as `/` and goes on as it is.
+        let raw = if uri.path() == "*" { "/" } else { uri.path() };
+        let path = normal_path(raw).map_err(|_| ProxyError::BadRequest("the path can be read in two ways"))?;
+        let path = (path != raw).then(|| path.into_owned());
+        Ok(Self { host, normal_host: normal, path, uri })
+    }
+
+    fn path(&self) -> &str {
+        match &self.path {
+            Some(path) => path,
+            None if self.uri.path() == "*" => "/",
+            None => self.uri.path(),
+        }
+    }
+
+    fn route(&self, view: &View, client: &Client, method: &str) -> Result<usize, ProxyError> {
+        let listener = view.listener(&client.listener).map(|(index, _)| index);
+        let query = Query { listener, host: &self.normal_host, path: self.path(), method };
+        view.snapshot.routes.find(&query).ok_or(ProxyError::NoRoute)
+    }
+
+    /// Origin form (RFC 9112 section 3.2.1), with the path that was matched.
+    fn forwarded_uri(self) -> Result<Uri, ProxyError> {
+        if self.uri.authority().is_none() && self.path.is_none() {
+            return Ok(self.uri);
+        }
+        let unreadable = |_| ProxyError::BadRequest("the target can be read in two ways");
+        let target = match (self.path, self.uri.query()) {
+            (Some(path), Some(query)) => uri::PathAndQuery::try_from(format!("{path}?{query}")).map_err(unreadable)?,
+            (Some(path), None) => uri::PathAndQuery::try_from(path).map_err(unreadable)?,
+            (None, _) => self.uri.path_and_query().cloned().unwrap_or_else(|| uri::PathAndQuery::from_static("/")),
+        };
+        Ok(Uri::from(target))
+    }
+}
+
+/// The one host a request names: the target's authority wins over `Host` (RFC 9112 section 3.2.2).
+fn authority(request: &Request<Incoming>) -> Result<HeaderValue, ProxyError> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Err(ProxyError::BadRequest("more than one Host"));
+    }
+    if let Some(authority) = request.uri().authority() {
+        let text = authority.as_str();
+        return HeaderValue::from_str(text).map_err(|_| ProxyError::BadRequest("the target names no host"));
+    }
+    match first {
+        Some(host) => Ok(host.clone()),
+        None if request.version() == Version::HTTP_10 => Ok(HeaderValue::from_static("")),
+        None => Err(ProxyError::BadRequest("no Host")),
+    }
+}
+
+/// The request as the endpoint gets it.
+fn outbound(
+    request: Request<Incoming>,
+    target: Target,
+    client: &Client,
+    exchange: &mut Exchange,
+) -> Result<Outbound, ProxyError> {
+    let (mut parts, body) = request.into_parts();
+    parts.version = Version::HTTP_11;
+    let forwarded = Forwarded { client: &client.address_text, host: &target.host, request_id: &exchange.request_id };
+    headers::prepare_request(&mut parts.headers, &forwarded);
+    if target.uri.authority().is_some() {
+        parts.headers.insert(header::HOST, target.host.clone());
+    }
+    parts.uri = target.forwarded_uri()?;
+    let bytes = (!body.is_end_stream()).then(|| Rc::new(Cell::new(0)));
+    exchange.count_bytes_in(bytes.clone());
+    Ok(Request::from_parts(parts, RequestBody::new(body, bytes)))
+}
+
+/// Picks, claims, connects, sends; on to the next endpoint as long as nothing was written.
+async fn attempt(
+    worker: &Rc<Worker>,
+    view: &Rc<View>,
+    route: usize,
+    exchange: &mut Exchange,
+    mut request: Outbound,
+) -> Result<Answer, ProxyError> {
+    let mut tried = 0u64;
+    let mut attempts = 0;
+    loop {
+        let (view, choice, endpoint) = claim(worker, view, route, tried, exchange)?;
+        let timeouts = &view.snapshot.config.splits[choice.split].timeouts;
+        let upstream = &view.splits[choice.split].versions[choice.version].upstreams[endpoint];
+        let deadlines = Deadlines::new(exchange.started(), timeouts);
+        let failed = loop {
+            let reused = upstream.checkout();
+            let is_reused = reused.is_some();
+            let lease = match reused {
+                Some(lease) => lease,
+                None => match upstream.dial(timeouts.connect).await {
+                    Ok(lease) => lease,
+                    Err(error) => break dial_error(&error),
+                },
+            };
+            match send(lease, request, &deadlines).await {
+                Ok((answer, lease)) => return Ok((answer, lease, deadlines.for_body())),
+                // The idle connection was closed under our hands: the next one, or a new one.
+                Err(Failed::Unsent(unsent)) if is_reused => request = *unsent,
+                Err(Failed::Unsent(unsent)) => {
+                    request = *unsent;
+                    break ProxyError::Connect;
+                }
+                Err(Failed::Sent(why)) => {
+                    let why = if exchange.endpoint_is_cut() { ProxyError::Cut } else { why };
+                    exchange.attempt_failed(why);
+                    return Err(why);
+                }
+            }
+        };
+        exchange.attempt_failed(failed);
+        attempts += 1;
+        tried |= 1u64.checked_shl(endpoint as u32).unwrap_or(0);
+        let another = view.splits[choice.split].versions[choice.version].upstreams.len() > attempts as usize;
+        if failed != ProxyError::Connect || attempts >= CONNECT_ATTEMPTS || !another {
+            return Err(failed);
+        }
+    }
+}
+
+/// The version by the coin (once per request) and a claim on one of its endpoints. A claim that is refused because
+/// everything drains means that the snapshot has just changed: it is read once more.
+fn claim(
+    worker: &Rc<Worker>,
+    view: &Rc<View>,
+    route: usize,
+    tried: u64,
+    exchange: &mut Exchange,
+) -> Result<(Rc<View>, Choice, usize), ProxyError> {
+    let mut view = exchange.view_of_choice().unwrap_or_else(|| view.clone());
+    loop {
+        let choice = match exchange.choice() {
+            Some(choice) => choice,
+            None => choose(worker, &view, route)?,
+        };
+        let pool = &view.splits[choice.split].state.versions[choice.version].pool;
+        match pool.claim(tried, &mut worker.rng.borrow_mut()) {
+            Ok((endpoint, claim)) => {
+                exchange.chosen(&view, choice);
+                exchange.attempt(claim);
+                return Ok((view, choice, endpoint));
+            }
+            Err(why) => {
+                let now = worker.view();
+                if exchange.choice().is_none() && !Rc::ptr_eq(&now, &view) && same_route(&now, &view, route) {
+                    view = now;
+                    continue;
+                }
+                exchange.chosen(&view, choice);
+                let why = if why == Unavailable::Full { ProxyError::Overloaded } else { ProxyError::NoEndpoint };
+                exchange.attempt_failed(why);
+                return Err(why);
+            }
+        }
+    }
+}
+
+fn choose(worker: &Worker, view: &View, route: usize) -> Result<Choice, ProxyError> {
+    let split = view.snapshot.routes.targets()[route].split;
+    let version = view.splits[split].pick(&mut worker.rng.borrow_mut()).ok_or(ProxyError::NoEndpoint)?;
+    Ok(Choice { route, split, version })
+}
+
+/// Whether a route's index means the same in both views.
+fn same_route(now: &View, before: &View, route: usize) -> bool {
+    let name = |v: &View| v.snapshot.routes.targets().get(route).map(|t| t.name.clone());
+    name(now).is_some() && name(now) == name(before)
+}
+
+fn dial_error(error: &DialError) -> ProxyError {
+    if error.is_local() { ProxyError::Overloaded } else { ProxyError::Connect }
+}
+
+enum Failed {
+    /// Nothing was written; here it is again.
+    Unsent(Box<Outbound>),
+    Sent(ProxyError),
+}
+
+async fn send(
+    mut lease: Lease<RequestBody>,
+    request: Outbound,
+    deadlines: &Deadlines,
+) -> Result<(Response<Incoming>, Lease<RequestBody>), Failed> {
+    let answer = match deadlines.head() {
+        Some((at, which)) => tokio::time::timeout_at(at, lease.send(request))
+            .await
+            .map_err(|_| Failed::Sent(ProxyError::Timeout(which)))?,
+        None => lease.send(request).await,
+    };
+    match answer {
+        Ok(answer) => Ok((answer, lease)),
+        Err(mut error) => Err(match error.take_message() {
+            Some(request) => Failed::Unsent(Box::new(request)),
+            None => Failed::Sent(sent_error(error.error())),
+        }),
+    }
+}
+
+fn sent_error(error: &hyper::Error) -> ProxyError {
+    if error.is_parse() || error.is_parse_too_large() { ProxyError::Protocol } else { ProxyError::Reset }
+}
+
+/// When an exchange is given up (`timeouts` of its split).
+struct Deadlines {
+    first_byte: Option<Instant>,
+    total: Option<Instant>,
+}
+
+impl Deadlines {
+    fn new(started: Instant, timeouts: &UpstreamTimeouts) -> Self {
+        let after = |from: Instant, limit: Option<Duration>| limit.and_then(|l| from.checked_add(l));
+        Self { first_byte: after(Instant::now(), timeouts.first_byte), total: after(started, timeouts.total) }
+    }
+
+    /// The first of the two.
+    fn head(&self) -> Option<(Instant, &'static str)> {
+        let first_byte = self.first_byte.map(|at| (at, "no first byte of an answer in time (timeouts.first_byte)"));
+        let total = self.total.map(|at| (at, "the exchange took too long (timeouts.total)"));
+        [first_byte, total].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    fn for_body(&self) -> Option<std::pin::Pin<Box<tokio::time::Sleep>>> {
+        self.total.map(|at| Box::pin(tokio::time::sleep_until(at)))
+    }
+}
+
+fn request_id(worker: &Worker, request: &Request<Incoming>) -> HeaderValue {
+    if let Some(kept) = headers::kept_request_id(request.headers()) {
+        return kept.clone();
+    }
+    let chance = worker.rng.borrow_mut().u128(..);
+    let id = ulid::Ulid::from_parts(worker.clock.unix_ms(worker.clock.now()), chance);
+    let mut text = [0; ulid::ULID_LEN];
+    id.array_to_str(&mut text);
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+}
+
+fn access_head(request: &Request<Incoming>) -> Head {
+    let headers = request.headers();
+    Head {
+        method: request.method().clone(),
+        host: headers.get(header::HOST).cloned().unwrap_or_else(|| HeaderValue::from_static("")),
+        uri: request.uri().clone(),
+        version: request.version(),
+        traceparent: headers.get("traceparent").cloned(),
+    }
+}

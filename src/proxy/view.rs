@@ -1,0 +1,100 @@
+//! A worker's own reading of the snapshot: every name already looked up.
+//!
+//! Rebuilt only when the snapshot's pointer has changed. Why: the request path then touches no map, no label and no
+//! shared count; what it needs is an index away. Invariants: decks are carried over while a split's coin is the same
+//! (faults.md 4.3); connections are carried over while the endpoint is the same.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use super::body::RequestBody;
+use super::worker::Worker;
+use crate::config::Listener;
+use crate::model::ListenerName;
+use crate::net::upstream::Upstream;
+use crate::routing::{Deck, Shares};
+use crate::state::{Snapshot, SplitState};
+use crate::telemetry::{CodeCell, VersionCell};
+
+/// See the file's head. Indexes are those of the configuration.
+pub(super) struct View {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) splits: Vec<SplitView>,
+    pub(super) routes: Vec<RouteView>,
+}
+
+pub(super) struct SplitView {
+    pub(super) state: Arc<SplitState>,
+    deck: Rc<RefCell<Deck>>,
+    shares: Shares,
+    pub(super) versions: Vec<VersionView>,
+}
+
+pub(super) struct VersionView {
+    pub(super) cell: Arc<VersionCell>,
+    /// In the order of the pool's endpoints.
+    pub(super) upstreams: Vec<Rc<Upstream<RequestBody>>>,
+    /// `weir-version`, if it is to be shown.
+    pub(super) shown_as: Option<HeaderValue>,
+}
+
+pub(super) struct RouteView {
+    /// By version of the route's split.
+    pub(super) requests: Vec<Arc<CodeCell>>,
+    pub(super) responses: Arc<CodeCell>,
+}
+
+impl View {
+    pub(super) fn new(worker: &Worker, snapshot: Arc<Snapshot>, old: Option<&View>) -> Self {
+        let splits: Vec<_> = (0..snapshot.splits.len()).map(|i| SplitView::new(worker, &snapshot, i, old)).collect();
+        let targets = snapshot.routes.targets().iter();
+        let routes = targets.map(|t| {
+            let split = &snapshot.splits[t.split];
+            let request =
+                |v: &crate::state::VersionState| worker.cells.requests(worker.index, &t.name, &split.name, &v.name);
+            RouteView {
+                requests: split.versions.iter().map(request).collect(),
+                responses: worker.cells.responses(worker.index, &t.name, &split.name),
+            }
+        });
+        let routes = routes.collect();
+        Self { splits, routes, snapshot }
+    }
+
+    /// The listener's place and settings in this configuration, if it is still there.
+    pub(super) fn listener(&self, name: &ListenerName) -> Option<(usize, &Listener)> {
+        self.snapshot.config.listeners.iter().enumerate().find(|(_, l)| l.name == *name)
+    }
+
+    /// Access lines are written.
+    pub(super) fn logs_access(&self) -> bool {
+        self.snapshot.config.telemetry.log.access
+    }
+}
+
+impl SplitView {
+    fn new(worker: &Worker, snapshot: &Snapshot, index: usize, old: Option<&View>) -> Self {
+        let (state, config) = (snapshot.splits[index].clone(), &snapshot.config.splits[index]);
+        let same_coin = |s: &&SplitView| s.state.name == state.name && s.state.epoch == state.epoch;
+        let deck = match old.and_then(|v| v.splits.iter().find(same_coin)) {
+            Some(old) => old.deck.clone(),
+            None => Rc::new(RefCell::new(Deck::new(&mut worker.rng.borrow_mut()))),
+        };
+        let idle_cap = config.pool.idle_per_endpoint.div_ceil(worker.of);
+        let versions = state.versions.iter().map(|v| VersionView {
+            cell: worker.cells.version(worker.index, &state.name, &v.name, state.epoch),
+            upstreams: v.pool.endpoints().iter().map(|e| worker.upstream(e, idle_cap, config.timeouts.idle)).collect(),
+            shown_as: config.expose_version.then(|| HeaderValue::from_str(v.name.as_str()).ok()).flatten(),
+        });
+        let versions = versions.collect();
+        Self { deck, shares: Shares::new(&state.coin.0), versions, state }
+    }
+
+    /// The version the coin gives this request; `None` when none is open.
+    pub(super) fn pick(&self, rng: &mut fastrand::Rng) -> Option<usize> {
+        self.shares.pick(self.deck.borrow_mut().deal(rng))
+    }
+}

@@ -1,1 +1,13 @@
-//! (being built)
+//! The life of the process: may traffic come (`Readiness`), what the system asks of us (`Signals`), how it ends
+//! (`shutdown`).
+//!
+//! Owns: the phase of the shutdown. Refuses: sockets and requests; whoever has those follows the phase.
+//! Invariant: readiness is what is held and dropped, so a forgotten `true` cannot be; a shutdown ends by its timeout.
+
+mod readiness;
+mod shutdown;
+mod signals;
+
+pub use readiness::{Blocker, Readiness};
+pub use shutdown::{Ending, Phase, drive, next_phase};
+pub use signals::{Signal, Signals};

@@ -1,5 +1,7 @@
-//! Sockets: listening addresses shared by the workers, and each worker's connections to endpoints.
+//! Sockets: listening addresses shared by the workers, bound, shared and closed without losing a connection, and each
+//! worker's connections to endpoints.
 //!
 //! Refuses: HTTP semantics (that is `proxy`) and choosing endpoints (that is `pool`).
 
+pub mod listen;
 pub mod upstream;

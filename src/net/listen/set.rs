@@ -1,0 +1,280 @@
+//! Which addresses are listened on, and the way to another set of them: new ones are bound aside, handed to the
+//! workers only once everything else of a reload has succeeded, and those that left are stopped without loss.
+//!
+//! The workers are strangers: they hear `ListenerCommand`s through a function the application gives.
+//! Invariant: an address that stays keeps its sockets, whatever else of its listener changes.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::{BindError, Bound, bind, bind_beside_own, overlap};
+use crate::model::ListenerName;
+
+/// What a worker may take to empty its queue before its socket is closed over it.
+const WORKER: Duration = Duration::from_secs(2);
+
+/// What one worker is to do.
+#[derive(Debug)]
+pub enum ListenerCommand {
+    /// Accept from this socket too (non-blocking; connections may wait in it already).
+    Add { name: ListenerName, address: SocketAddr, socket: TcpListener },
+    /// The address belongs to a listener of another name from now on; its socket stays.
+    Rename { address: SocketAddr, name: ListenerName },
+    /// No new connection comes any more. Take all that waits (`accept_rest`, on the std listener: tokio's readiness
+    /// does not tell an empty queue), drop the socket, and then `done`.
+    Remove { address: SocketAddr, done: Done },
+}
+
+/// Dropped by a worker when it has emptied and closed its socket.
+#[derive(Clone, Debug)]
+pub struct Done {
+    _held: mpsc::Sender<Infallible>,
+}
+
+/// Brings a command to the worker of that index; must not block. A worker that is gone: drop the command.
+pub type Sink = Arc<dyn Fn(usize, ListenerCommand) + Send + Sync>;
+
+/// A listener address in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listening {
+    pub name: ListenerName,
+    /// As the file has it; the port may be 0.
+    pub configured: SocketAddr,
+    /// The real one.
+    pub address: SocketAddr,
+}
+
+/// A listener whose address cannot be had.
+#[derive(Debug)]
+pub struct Refused {
+    pub name: ListenerName,
+    pub error: BindError,
+}
+
+/// A new set, its new addresses bound already; dropping it gives them back.
+#[derive(Debug)]
+pub struct Prepared {
+    added: Vec<(Open, Vec<TcpListener>)>,
+    wanted: Vec<(ListenerName, SocketAddr)>,
+}
+
+/// An address whose listener is on its way out; `finish` it.
+#[must_use = "nothing is closed in order before `finish` has run"]
+pub struct Stopping {
+    bound: Bound,
+    workers: usize,
+    send: Sink,
+    _entry: Leaving,
+}
+
+/// How an address was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    pub address: SocketAddr,
+    /// Clients whose handshake was not complete when the time was over.
+    pub half_open: usize,
+    /// False if a worker did not empty its queue in time.
+    pub emptied: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    name: ListenerName,
+    configured: SocketAddr,
+    bound: Bound,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: Vec<Open>,
+    closed: bool,
+}
+
+/// See the file's head.
+pub struct Listeners {
+    workers: usize,
+    send: Sink,
+    state: Mutex<State>,
+    leaving: Arc<watch::Sender<Vec<SocketAddr>>>,
+}
+
+impl Listeners {
+    /// None yet. `workers` is the number of indexes `send` knows.
+    pub fn new(workers: usize, send: Sink) -> Self {
+        Self { workers, send, state: Mutex::default(), leaving: Arc::new(watch::Sender::new(Vec::new())) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is listened on now, in the file's order.
+    pub fn listening(&self) -> Vec<Listening> {
+        self.state().open.iter().map(Open::listening).collect()
+    }
+
+    /// Waits (a second or two at most) until no address that `wanted` needs anew is still being stopped.
+    pub async fn ready_for(&self, wanted: &[(ListenerName, SocketAddr)]) {
+        let new = self.missing(wanted);
+        let free = |leaving: &Vec<SocketAddr>| !leaving.iter().any(|l| new.iter().any(|(_, a)| overlap(*l, *a)));
+        // An error means that the sender is gone, and we hold it.
+        let _ = self.leaving.subscribe().wait_for(free).await;
+    }
+
+    /// Binds the addresses that are not listened on yet. Blocking (it may read `/proc`), but short.
+    ///
+    /// # Errors
+    /// Every address that cannot be had; then nothing has changed.
+    pub fn prepare(&self, wanted: &[(ListenerName, SocketAddr)]) -> Result<Prepared, Vec<Refused>> {
+        let (mut added, mut refused) = (Vec::new(), Vec::new());
+        for (name, configured) in self.missing(wanted) {
+            match self.open(&name, configured) {
+                Ok(open) => added.push(open),
+                Err(error) => refused.push(Refused { name, error }),
+            }
+        }
+        if refused.is_empty() { Ok(Prepared { added, wanted: wanted.to_vec() }) } else { Err(refused) }
+    }
+
+    fn missing(&self, wanted: &[(ListenerName, SocketAddr)]) -> Vec<(ListenerName, SocketAddr)> {
+        let state = self.state();
+        wanted.iter().filter(|w| !state.open.iter().any(|open| open.serves(w))).cloned().collect()
+    }
+
+    fn open(&self, name: &ListenerName, configured: SocketAddr) -> Result<(Open, Vec<TcpListener>), BindError> {
+        let beside_own = self.listening().iter().any(|l| overlap(l.address, configured));
+        let bind = if beside_own { bind_beside_own } else { bind };
+        let bound = bind(configured, self.workers)?;
+        let handles = bound.handles().map_err(|source| BindError::Other { address: configured, source })?;
+        Ok((Open { name: name.clone(), configured, bound }, handles))
+    }
+
+    /// Hands the new addresses to the workers and begins to stop those that are not wanted any more: when this
+    /// returns no new connection begins there. After `close` it does nothing.
+    pub fn commit(&self, prepared: Prepared) -> Vec<Stopping> {
+        let mut state = self.state();
+        if state.closed {
+            return Vec::new();
+        }
+        let (mut old, mut new) = (std::mem::take(&mut state.open), prepared.added);
+        for wanted in &prepared.wanted {
+            if let Some(i) = old.iter().position(|open| open.serves(wanted)) {
+                state.open.push(self.keep(old.swap_remove(i), &wanted.0));
+            } else if let Some(i) = new.iter().position(|(open, _)| open.serves(wanted)) {
+                let (open, handles) = new.swap_remove(i);
+                state.open.push(self.add(open, handles));
+            }
+        }
+        drop(state);
+        old.into_iter().map(|open| self.stop(open.bound)).collect()
+    }
+
+    /// Begins to stop every address, for good.
+    pub fn close(&self) -> Vec<Stopping> {
+        let open = {
+            let mut state = self.state();
+            state.closed = true;
+            std::mem::take(&mut state.open)
+        };
+        open.into_iter().map(|open| self.stop(open.bound)).collect()
+    }
+
+    fn keep(&self, mut open: Open, name: &ListenerName) -> Open {
+        if open.name != *name {
+            open.name = name.clone();
+            for worker in 0..self.workers {
+                (self.send)(worker, ListenerCommand::Rename { address: open.bound.address, name: name.clone() });
+            }
+        }
+        open
+    }
+
+    fn add(&self, open: Open, handles: Vec<TcpListener>) -> Open {
+        for (worker, socket) in handles.into_iter().enumerate() {
+            let (name, address) = (open.name.clone(), open.bound.address);
+            (self.send)(worker, ListenerCommand::Add { name, address, socket });
+        }
+        open
+    }
+
+    fn stop(&self, bound: Bound) -> Stopping {
+        if let Err(error) = bound.refuse_new() {
+            let address = bound.address.to_string();
+            tracing::warn!(event = "listener-filter", address, %error, "new connections may be lost while it closes");
+        }
+        self.leaving.send_modify(|leaving| leaving.push(bound.address));
+        let entry = Leaving { address: bound.address, list: self.leaving.clone() };
+        Stopping { bound, workers: self.workers, send: self.send.clone(), _entry: entry }
+    }
+}
+
+impl Open {
+    /// Two listeners may both ask for any free port: then the name tells them apart.
+    fn serves(&self, (name, address): &(ListenerName, SocketAddr)) -> bool {
+        self.configured == *address && (address.port() != 0 || self.name == *name)
+    }
+
+    fn listening(&self) -> Listening {
+        Listening { name: self.name.clone(), configured: self.configured, address: self.bound.address }
+    }
+}
+
+impl Stopping {
+    /// Lets begun handshakes complete, has every worker empty its queue, closes. Takes at most about three seconds,
+    /// usually a few milliseconds. Dropped half-way it closes at once.
+    pub async fn finish(self) -> Stopped {
+        let half_open = self.bound.handshakes_done().await;
+        let (held, mut all_done) = mpsc::channel(1);
+        let (address, done) = (self.bound.address, Done { _held: held });
+        for worker in 0..self.workers {
+            (self.send)(worker, ListenerCommand::Remove { address, done: done.clone() });
+        }
+        drop(done);
+        let emptied = tokio::time::timeout(WORKER, all_done.recv()).await.is_ok();
+        Stopped { address, half_open, emptied }
+    }
+
+    /// `finish` for many, side by side.
+    pub async fn finish_all(all: Vec<Self>) -> Vec<Stopped> {
+        all.into_iter().map(Self::finish).collect::<JoinSet<_>>().join_all().await
+    }
+}
+
+/// An entry in the list of addresses on their way out, for as long as it lives.
+#[derive(Debug)]
+struct Leaving {
+    address: SocketAddr,
+    list: Arc<watch::Sender<Vec<SocketAddr>>>,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.list.send_modify(|list| {
+            if let Some(i) = list.iter().position(|a| *a == self.address) {
+                list.swap_remove(i);
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Listeners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listeners").field("workers", &self.workers).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Stopping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stopping").field("bound", &self.bound).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "set_tests.rs"]
+mod tests;

@@ -15,11 +15,14 @@ use crate::state::Store;
 /// A boxed future that may move between threads.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
+/// Counts and latencies of a version over the last so many seconds.
+pub type StatsOf = dyn Fn(&SplitName, &VersionName, Duration) -> StatsDto + Send + Sync;
+
 /// See the file's head.
 pub struct AdminContext {
     pub store: Arc<Store>,
-    /// Counts and latencies of a version over the last so many seconds. `in_flight` is overwritten by the caller.
-    pub stats: Arc<dyn Fn(&SplitName, &VersionName, Duration) -> StatsDto + Send + Sync>,
+    /// Its `in_flight` is not used: the pool's own count is shown.
+    pub stats: Arc<StatsOf>,
     /// The whole Prometheus page; called on a thread that may block.
     pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Reads the files again and applies them.

@@ -18,7 +18,7 @@ mod router;
 mod serve;
 mod view;
 
-pub use context::{AdminContext, BoxFuture, LastReload, ReloadAsk, ReloadDone, ReloadResult};
+pub use context::{AdminContext, BoxFuture, LastReload, ReloadAsk, ReloadDone, ReloadResult, StatsOf};
 pub use dto::StatsDto;
 pub use router::{openapi, probes_router, router};
 pub use serve::serve;

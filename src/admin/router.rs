@@ -137,3 +137,177 @@ async fn harden(request: Request, next: Next) -> Response {
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use axum::body::Body;
+    use axum::extract::ConnectInfo;
+    use hyper::service::Service as _;
+    use hyper_util::service::TowerToHyperService;
+    use serde_json::Value;
+
+    use super::*;
+
+    /// The real guard, intake and fallbacks around calls that touch no store.
+    fn toy() -> Router {
+        let echo = |body: String| async move { body };
+        let router = Router::new()
+            .route("/api/v1/status", get(|| async { "status" }))
+            .route("/api/v1/echo", axum::routing::post(echo).put(echo))
+            .route("/api/v1/config/check", axum::routing::post(echo))
+            .route("/problems/{slug}", get(problem_page))
+            .route("/livez", get(|| async { "alive" }));
+        guarded(router, Arc::new(|| vec!["weir.example.com".to_owned()]))
+    }
+
+    fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Request {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let peer: SocketAddr = "127.0.0.1:40000".parse().unwrap();
+        request.extension(ConnectInfo(peer)).body(Body::from(body.to_owned())).unwrap()
+    }
+
+    async fn send(router: &Router, request: Request) -> (u16, axum::http::HeaderMap, String) {
+        let response = TowerToHyperService::new(router.clone()).call(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+        (parts.status.as_u16(), parts.headers, String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    /// Status and slug of a refusal, which must be problem+json.
+    async fn refusal(request: Request) -> (u16, String) {
+        let (status, headers, body) = send(&toy(), request).await;
+        assert_eq!(headers["content-type"], "application/problem+json", "{body}");
+        let json: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(json["status"], status);
+        (status, json["type"].as_str().unwrap().trim_start_matches("/problems/").to_owned())
+    }
+
+    const HOST: (&str, &str) = ("host", "127.0.0.1:9901");
+
+    #[tokio::test]
+    async fn whatever_goes_wrong_is_a_problem() {
+        let json = ("content-type", "application/json");
+        for (request, status, slug) in [
+            (request("GET", "/nothing", &[HOST], ""), 404, "not-found"),
+            (request("GET", "/problems/nothing", &[HOST], ""), 404, "not-found"),
+            (request("DELETE", "/api/v1/status", &[HOST], ""), 405, "method-not-allowed"),
+            (request("GET", "/api/v1/status", &[("host", "evil.example")], ""), 403, "forbidden"),
+            (request("GET", "/nothing", &[("host", "evil.example")], ""), 403, "forbidden"),
+            (request("GET", "/api/v1/status", &[HOST, ("origin", "http://evil.example")], ""), 403, "bad-origin"),
+            (request("PUT", "/api/v1/echo", &[HOST], "{}"), 415, "unsupported-media-type"),
+            (
+                request("PUT", "/api/v1/echo", &[HOST, ("content-type", "text/plain")], "{}"),
+                415,
+                "unsupported-media-type",
+            ),
+            (request("PUT", "/api/v1/echo", &[HOST, json], &"x".repeat((1 << 20) + 1)), 413, "body-too-large"),
+            (request("POST", "/api/v1/echo", &[HOST, ("idempotency-key", "")], ""), 400, "bad-request"),
+        ] {
+            assert_eq!(refusal(request).await, (status, slug.to_owned()));
+        }
+        let mut remote = request("GET", "/api/v1/status", &[HOST], "");
+        remote.extensions_mut().insert(ConnectInfo(SocketAddr::from(([10, 0, 0, 9], 1))));
+        assert_eq!(refusal(remote).await, (401, "unauthorized".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn what_is_allowed_passes() {
+        let toy = toy();
+        for (request, wanted) in [
+            (request("GET", "/api/v1/status", &[("host", "weir.example.com")], ""), "status"),
+            (request("POST", "/api/v1/echo", &[HOST], ""), ""),
+            (request("PUT", "/api/v1/echo", &[HOST, ("content-type", "application/json")], "{}"), "{}"),
+            (request("POST", "/api/v1/config/check", &[HOST], "a = 1"), "a = 1"),
+            (request("GET", "/livez", &[("host", "anything.example")], ""), "alive"),
+            (request("GET", "/livez", &[], ""), "alive"),
+        ] {
+            let (status, headers, body) = send(&toy, request).await;
+            assert_eq!((status, body.as_str()), (200, wanted));
+            assert_eq!(headers["x-content-type-options"], "nosniff");
+            assert!(!headers.contains_key("access-control-allow-origin"));
+        }
+        let (_, headers, _) = send(&toy, request("PATCH", "/api/v1/status", &[HOST], "")).await;
+        assert_eq!(headers["allow"], "GET,HEAD");
+    }
+
+    #[tokio::test]
+    async fn a_key_replays_over_the_wire() {
+        let toy = toy();
+        let post = |body: &str| {
+            request(
+                "POST",
+                "/api/v1/echo",
+                &[HOST, ("content-type", "application/json"), ("idempotency-key", "k")],
+                body,
+            )
+        };
+        assert_eq!(send(&toy, post("1")).await.2, "1");
+        let (status, headers, body) = send(&toy, post("1")).await;
+        assert_eq!((status, body.as_str(), headers["idempotency-replayed"].to_str().unwrap()), (200, "1", "true"));
+        assert_eq!(send(&toy, post("2")).await.0, 422);
+    }
+
+    #[test]
+    fn the_document_is_openapi_3_1_and_lists_every_call() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        assert_eq!(document["openapi"], "3.1.0");
+        let mut calls: Vec<String> = Vec::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            let methods =
+                item.as_object().unwrap().keys().filter(|k| ["get", "put", "post", "delete"].contains(&k.as_str()));
+            calls.extend(methods.map(|method| format!("{method} {}", path.trim_start_matches("/api/v1"))));
+        }
+        calls.sort();
+        assert_eq!(
+            calls,
+            [
+                "delete /splits/{split}/override",
+                "get /config",
+                "get /config/schema",
+                "get /history",
+                "get /livez",
+                "get /metrics",
+                "get /readyz",
+                "get /splits",
+                "get /splits/{split}",
+                "get /splits/{split}/stats",
+                "get /splits/{split}/versions/{version}/drain",
+                "get /status",
+                "post /config/check",
+                "post /config/reload",
+                "post /splits/{split}/rollback",
+                "post /splits/{split}/versions/{version}/drain",
+                "post /splits/{split}/versions/{version}/undrain",
+                "put /splits/{split}/weights",
+            ]
+        );
+    }
+
+    #[test]
+    fn every_reference_of_the_document_resolves() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        let mut references = Vec::new();
+        collect_references(&document, &mut references);
+        assert!(references.contains(&"#/components/schemas/Problem".to_owned()), "{references:?}");
+        for reference in references {
+            let pointer = reference.trim_start_matches('#');
+            assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+        }
+    }
+
+    fn collect_references(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(map) => {
+                found.extend(map.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                map.values().for_each(|v| collect_references(v, found));
+            }
+            Value::Array(list) => list.iter().for_each(|v| collect_references(v, found)),
+            _ => {}
+        }
+    }
+}

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::AdminContext;
+use super::context::{AdminContext, StatsOf};
 use super::dto::{
     CountsDto, EndpointDto, HistoryEntryDto, OverrideDto, SplitDto, SplitStatsDto, StatsDto, VersionDto,
     VersionStatsDto,
@@ -19,7 +19,7 @@ pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
 /// What is needed besides the snapshot, taken once per answer.
 pub(super) struct View<'a> {
-    pub(super) stats: &'a (dyn Fn(&SplitName, &VersionName, Duration) -> StatsDto + Send + Sync),
+    pub(super) stats: &'a StatsOf,
     /// Endpoints that have left the configuration.
     pub(super) leaving: Vec<(EndpointKey, Arc<Endpoint>)>,
     pub(super) persisted: bool,

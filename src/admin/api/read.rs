@@ -1,0 +1,151 @@
+//! Calls that only look: status, splits, figures, history.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::change::with_etag;
+use super::{Api, blocking, unknown_split};
+use crate::admin::context::LastReload;
+use crate::admin::dto::{
+    ConfigStatusDto, HistoryDto, HistoryEntryDto, ListenerDto, SplitDto, SplitStatsDto, SplitsDto, StatusDto,
+};
+use crate::admin::error::{BAD_REQUEST, Problem, ProblemDto};
+use crate::admin::request::{Path, Query, duration};
+use crate::admin::view::View;
+use crate::model::SplitName;
+
+/// Everything at once.
+#[utoipa::path(get, path = "/status", tag = "views", responses((status = 200, body = StatusDto)))]
+pub(in crate::admin) async fn status(State(api): State<Arc<Api>>) -> Json<StatusDto> {
+    let (ctx, snapshot) = (&api.ctx, api.ctx.store.snapshot());
+    let view = View::new(ctx, snapshot.persisted);
+    let not_ready = (ctx.is_ready)().err().unwrap_or_default();
+    let LastReload { accepted, at, message } = (ctx.last_reload)();
+    let listener = |l: &crate::config::Listener| ListenerDto {
+        name: l.name.to_string(),
+        bind: l.bind.iter().map(ToString::to_string).collect(),
+    };
+    Json(StatusDto {
+        weir: env!("CARGO_PKG_VERSION"),
+        revision: snapshot.revision.0,
+        uptime_seconds: ctx.started.elapsed().as_secs(),
+        ready: not_ready.is_empty(),
+        not_ready,
+        shutting_down: (ctx.is_shutting_down)(),
+        persisted: snapshot.persisted,
+        config: ConfigStatusDto { result: if accepted { "ok" } else { "rejected" }, at, message },
+        listeners: snapshot.config.listeners.iter().map(listener).collect(),
+        splits: snapshot.splits.iter().map(|s| view.split(s)).collect(),
+    })
+}
+
+/// All splits, in file order.
+#[utoipa::path(get, path = "/splits", tag = "views", responses((status = 200, body = SplitsDto)))]
+pub(in crate::admin) async fn splits(State(api): State<Arc<Api>>) -> Json<SplitsDto> {
+    let snapshot = api.ctx.store.snapshot();
+    let view = View::new(&api.ctx, snapshot.persisted);
+    Json(SplitsDto { splits: snapshot.splits.iter().map(|s| view.split(s)).collect() })
+}
+
+/// One split; its `ETag` is its revision.
+#[utoipa::path(
+    get, path = "/splits/{split}", tag = "views",
+    params(("split" = String, Path, description = "name of the split")),
+    responses(
+        (status = 200, body = SplitDto, headers(("etag" = String, description = "the split's revision, quoted"))),
+        (status = "4XX", body = ProblemDto, content_type = "application/problem+json"),
+    )
+)]
+pub(in crate::admin) async fn split(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let snapshot = api.ctx.store.snapshot();
+    let split = snapshot.split(&name).ok_or_else(|| unknown_split(&name, &snapshot))?;
+    let view = View::new(&api.ctx, snapshot.persisted);
+    Ok(with_etag(split.revision, Json(view.split(split)).into_response()))
+}
+
+/// See `stats`.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in crate::admin) struct StatsQuery {
+    /// How far to look back, `1s` to `1h`; default `1m`.
+    window: Option<String>,
+}
+
+/// Counts, rates and latencies per version. `window_seconds` of the answer says how far back the figures go.
+#[utoipa::path(
+    get, path = "/splits/{split}/stats", tag = "views",
+    params(("split" = String, Path, description = "name of the split"), StatsQuery),
+    responses(
+        (status = 200, body = SplitStatsDto),
+        (status = "4XX", body = ProblemDto, content_type = "application/problem+json"),
+    )
+)]
+pub(in crate::admin) async fn stats(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    Query(query): Query<StatsQuery>,
+) -> Result<Json<SplitStatsDto>, Problem> {
+    let text = query.window.as_deref().unwrap_or("1m");
+    let window = duration("window", text, Duration::from_secs(1), Duration::from_secs(3600))?;
+    let snapshot = api.ctx.store.snapshot();
+    let split = snapshot.split(&name).ok_or_else(|| unknown_split(&name, &snapshot))?;
+    Ok(Json(View::new(&api.ctx, snapshot.persisted).stats(split, window)))
+}
+
+/// See `history`.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in crate::admin) struct HistoryQuery {
+    /// Only this split.
+    split: Option<String>,
+    /// 1 to 1000; default 50.
+    limit: Option<usize>,
+    /// Only revisions below this one.
+    before: Option<u64>,
+}
+
+/// Revisions, newest first: who, when, why, from, to, source.
+#[utoipa::path(
+    get, path = "/history", tag = "views", params(HistoryQuery),
+    responses(
+        (status = 200, body = HistoryDto),
+        (status = "4XX", body = ProblemDto, content_type = "application/problem+json"),
+    )
+)]
+pub(in crate::admin) async fn history(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<HistoryQuery>,
+) -> Result<Json<HistoryDto>, Problem> {
+    let limit = query.limit.unwrap_or(50);
+    if !(1..=1000).contains(&limit) {
+        return Err(Problem::new(BAD_REQUEST, format!("`limit` is a number from 1 to 1000; not {limit}")));
+    }
+    let unknown = |name: &str| unknown_split(name, &api.ctx.store.snapshot());
+    let split = match query.split.as_deref() {
+        Some(name) => Some(SplitName::new(name).map_err(|_| unknown(name))?),
+        None => None,
+    };
+    let (store, of) = (api.ctx.store.clone(), split.clone());
+    // One more than asked for, to know whether there is a next page.
+    let mut entries = blocking(move || store.history(of.as_ref(), limit + 1, query.before)).await?;
+    if let Some(name) =
+        split.filter(|name| entries.is_empty() && api.ctx.store.snapshot().split(name.as_str()).is_none())
+    {
+        return Err(unknown(name.as_str()));
+    }
+    let more = entries.len() > limit;
+    entries.truncate(limit);
+    let next_before = entries.last().filter(|_| more).map(|entry| entry.revision.0);
+    Ok(Json(HistoryDto { history: entries.into_iter().map(HistoryEntryDto::from).collect(), next_before }))
+}

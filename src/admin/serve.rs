@@ -1,0 +1,94 @@
+//! The admin server's connections: few, bounded, and none of them able to keep others out for long.
+//!
+//! Invariant: at most `CONNECTIONS` are open; one that sends no head for `HEADER_TIME`, or reads nothing of its answer
+//! for `WRITE_TIME`, is closed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use hyper::server::conn::http1;
+use hyper::service::Service as _;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+
+const CONNECTIONS: usize = 256;
+/// Also the life of an idle connection: hyper's header timer runs between requests.
+const HEADER_TIME: Duration = Duration::from_secs(10);
+const WRITE_TIME: Duration = Duration::from_secs(30);
+/// After an accept failed for want of file descriptors, trying at once would only burn CPU.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What is being answered at the end gets this long.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Serves until `shutdown` is over, then finishes what is being answered, for at most two seconds. Not cancel safe:
+/// dropping it cuts every connection.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let (stop, stopped) = watch::channel(());
+    let mut connections = JoinSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => {}
+            (stream, peer, slot) = accept(&listener, &slots) => {
+                connections.spawn(connection(stream, peer, router.clone(), stopped.clone(), slot));
+            }
+        }
+    }
+    drop((listener, stop));
+    // Whatever is left after the grace is aborted when the set is dropped.
+    let _ = tokio::time::timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
+}
+
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
+    // `Err` only if the semaphore were closed, which nobody does.
+    let slot = slots.clone().acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => return (stream, peer, slot),
+            Err(e) => {
+                tracing::warn!(error = %e, "the admin listener could not accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    mut stopped: watch::Receiver<()>,
+    _slot: Option<OwnedSemaphorePermit>,
+) {
+    // Answers are small and waited for; both options only make things better, so a failure is of no interest.
+    let _ = stream.set_nodelay(true);
+    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(WRITE_TIME));
+    let service = TowerToHyperService::new(router);
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        service.call(request)
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(64 << 10);
+    let serving = http.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(serving);
+    // Errors here are the client's (gone, malformed, too slow); hyper has answered what can be answered.
+    tokio::select! {
+        _ = serving.as_mut() => {}
+        _ = stopped.changed() => {
+            serving.as_mut().graceful_shutdown();
+            let _ = serving.await;
+        }
+    }
+}

@@ -4,10 +4,12 @@
 
 mod cause;
 mod name;
+mod time;
 mod weight;
 
 pub use cause::{Cause, Refusal};
 pub use name::{BadName, ListenerName, RouteName, SplitName, VersionName};
+pub use time::rfc3339_ms;
 pub use tokio::time::Instant;
 pub use weight::{BadWeight, Revision, Weight, Weights};
 

@@ -32,6 +32,11 @@ impl Pool {
         &self.endpoints
     }
 
+    /// Requests in flight allowed per endpoint.
+    pub fn max_in_flight(&self) -> u32 {
+        self.max_in_flight
+    }
+
     /// Chooses the less busy of two random endpoints and counts the request in; falls back to the others in order.
     /// Returns the endpoint's index in `endpoints` and the guard. `tried` is left out (bit `i` = endpoint `i`; only
     /// the first 64 endpoints can be told apart, the rest may be tried again).

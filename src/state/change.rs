@@ -98,10 +98,13 @@ pub enum ApplyError {
     RevisionChanged { split: SplitName, wanted: Revision, now: Revision },
     #[error("there is no revision {0} in the history of this split")]
     UnknownRevision(Revision),
-    /// A reload would remove all that a held rollback stands on.
+    /// Taking back the drain of one endpoint while its whole version drains.
+    #[error("`{endpoint}` drains because all of `{version}` does; undrain `{version}` instead")]
+    DrainedAsVersion { version: VersionName, endpoint: String },
+    /// A reload would remove a version that a held rollback stands on.
     #[error("{0}")]
     HeldConflict(String),
-    /// Needs a restart (`workers`, `admin.bind`, `state_dir`).
+    /// The disk refused; a rollback or reload would have gone ahead.
     #[error("could not write {path}: {source}; nothing was changed")]
     NotPersisted { path: String, source: std::io::Error },
 }

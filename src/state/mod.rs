@@ -5,7 +5,15 @@
 //! Invariants: one writer (`Store::apply`); revisions have no gap; what was acknowledged as persisted is found again
 //! after `kill -9`; a held rollback is never undone by a file.
 
+mod book;
+mod build;
 mod change;
+mod disk;
+mod format;
+mod history;
+mod orders;
+mod plan;
+mod precedence;
 mod snapshot;
 mod store;
 

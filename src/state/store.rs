@@ -1,14 +1,29 @@
-//! The one write path.
+//! The one write path: check, build aside, write, swap, publish, answer.
+//!
+//! A rollback and a reload swap and publish before they write, because taking traffic off a bad version must not wait
+//! for a sick disk; everything else is on disk before anybody sees it. Invariants: the writer's lock covers a change
+//! from check to answer, so revisions have no gap and events come in their order; `book` always is what `current`
+//! shows; the request path never takes the lock.
+
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
 
-use super::{Applied, ApplyError, ChangeEvent, HistoryEntry, Order, Snapshot};
+use super::book::Book;
+use super::disk::{self, Disk, NoDisk};
+use super::history::{Log, Memory};
+use super::plan::{Before, Plan, plan, reload};
+use super::{Applied, ApplyError, Change, ChangeEvent, HistoryEntry, Order, Snapshot, build, format};
 use crate::config::Config;
-use crate::model::SplitName;
-use crate::pool::Registry;
+use crate::model::{Actor, Instant, Source, SplitName, rfc3339_ms};
+use crate::pool::{Endpoint, EndpointKey, Registry};
+
+/// Events a slow subscriber may lag behind before it loses some.
+const EVENTS: usize = 256;
 
 /// How to open the state.
 #[derive(Clone, Debug, Default)]
@@ -31,40 +46,275 @@ pub enum OpenError {
 }
 
 /// See the file's head.
+#[derive(Debug)]
 pub struct Store {
     current: Arc<ArcSwap<Snapshot>>,
+    registry: Arc<Registry>,
+    events: broadcast::Sender<ChangeEvent>,
+    /// Apart from the writer, so that reading history does not wait for the disk.
+    memory: Mutex<Memory>,
+    writer: Mutex<Writer>,
+    state_errors: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Writer {
+    book: Book,
+    /// `None`: memory mode.
+    files: Option<Files>,
+    /// The disk is behind, or may be.
+    dirty: bool,
+}
+
+#[derive(Debug)]
+struct Files {
+    disk: Disk,
+    log: Log,
 }
 
 impl Store {
+    /// Reads what is remembered, puts it on top of the file, and takes the directory for this process.
+    ///
+    /// # Errors
+    /// Another process has the directory; the state is of a newer format; a held override cannot stand on this file.
     pub fn open(config: Arc<Config>, registry: Arc<Registry>, options: &OpenOptions) -> Result<Self, OpenError> {
-        let _ = (config, registry, options);
-        todo!()
+        let dir = &config.admin.state_dir;
+        let disk = open_disk(dir)?;
+        let found = disk::read(dir, options.ignore_state)?;
+        let mut memory = Memory::default();
+        let mut book = found.book.unwrap_or_default();
+        let files = disk.map(|disk| Files { log: Log::open(dir, &book.recent, &mut memory), disk });
+        // History may know more than a state that had to be recovered; no revision is ever given twice.
+        book.revision = book.revision.max(memory.revision());
+        let (order, at) = (start_order(&config), rfc3339_ms(SystemTime::now()));
+        let plan = reload(&book, None, &config, &order, &at).map_err(|why| {
+            OpenError::HeldConflict(format!("{why}; or move {} away", dir.join("state.json").display()))
+        })?;
+        let is_new = plan.is_some() || found.stale;
+        let plan = plan.unwrap_or_else(|| Plan { book, config, touched: Default::default(), events: Vec::new() });
+        let first = build::snapshot(&plan, None, &|key| registry.endpoint(key), files.is_some());
+        build::settle_drains(&plan, &first, Instant::now());
+        let store = Self {
+            current: Arc::new(ArcSwap::from_pointee(first)),
+            registry,
+            events: broadcast::Sender::new(EVENTS),
+            memory: Mutex::new(memory),
+            writer: Mutex::new(Writer { book: plan.book, files, dirty: is_new }),
+            state_errors: AtomicU64::new(0),
+        };
+        store.publish(&plan.events);
+        if is_new {
+            store.write_behind(&mut store.writer(), &plan.events);
+        }
+        Ok(store)
     }
+
     /// What is in force now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }
+
     /// For the data plane's cached reads.
     pub fn shared(&self) -> Arc<ArcSwap<Snapshot>> {
         self.current.clone()
     }
+
+    /// Which endpoints exist.
     pub fn registry(&self) -> &Arc<Registry> {
-        todo!()
+        &self.registry
     }
+
+    /// Carries out an order, or says why not. Blocks for the disk (two syncs), never for anything else.
+    ///
+    /// # Errors
+    /// Nothing has changed; see `ApplyError`.
     pub fn apply(&self, order: Order) -> Result<Applied, ApplyError> {
-        let _ = order;
-        todo!()
+        let mut writer = self.writer();
+        let now = self.snapshot();
+        let at = rfc3339_ms(SystemTime::now());
+        let past = |split: &SplitName, revision| self.memory().weights_at(split, revision);
+        let before = Before { book: &writer.book, config: &now.config, past: &past, at: &at };
+        let Some(plan) = plan(&before, &order)? else {
+            return Ok(Applied { persisted: now.persisted, snapshot: now, changed: false, events: Vec::new() });
+        };
+        if order.dry_run {
+            return Ok(self.rehearse(&now, plan));
+        }
+        match order.change {
+            Change::Reload { .. } | Change::Rollback { .. } => Ok(self.swap_then_write(&mut writer, &now, plan)),
+            _ => self.write_then_swap(&mut writer, &now, plan, &order.change),
+        }
     }
+
     /// Newest first; `before` is exclusive.
     pub fn history(&self, split: Option<&SplitName>, limit: usize, before: Option<u64>) -> Vec<HistoryEntry> {
-        let _ = (split, limit, before);
-        todo!()
+        self.memory().newest(split, limit, before)
     }
+
+    /// Every change from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<ChangeEvent> {
-        todo!()
+        self.events.subscribe()
     }
+
     /// Writes again what a failed write left behind; call it every second or so. True if all is on disk.
     pub fn retry_persist(&self) -> bool {
-        todo!()
+        let mut writer = self.writer();
+        if writer.dirty {
+            return self.write_behind(&mut writer, &[]);
+        }
+        writer.files.as_mut().is_some_and(|files| {
+            files.log.compact();
+            files.log.flush()
+        })
     }
+
+    /// Writes to `state_dir` that failed since the start.
+    pub fn state_errors(&self) -> u64 {
+        self.state_errors.load(Ordering::Relaxed)
+    }
+
+    /// A panic under this lock leaves `book` whole, since it is only ever replaced: so poison means nothing.
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rehearse(&self, now: &Snapshot, plan: Plan) -> Applied {
+        let known = |key: &EndpointKey| self.registry.find(key).unwrap_or_else(|| Arc::new(Endpoint::new(key.address)));
+        let snapshot = Arc::new(build::snapshot(&plan, Some(now), &known, now.persisted));
+        Applied { snapshot, changed: true, persisted: now.persisted, events: plan.events }
+    }
+
+    fn swap_then_write(&self, writer: &mut Writer, now: &Snapshot, plan: Plan) -> Applied {
+        let next = build::snapshot(&plan, Some(now), &|key| self.registry.endpoint(key), now.persisted);
+        // Before the swap: an endpoint that comes back must not take requests while its version drains.
+        build::settle_drains(&plan, &next, Instant::now());
+        self.current.store(Arc::new(next));
+        build::remove_gone(&self.registry, &now.config, &plan.config, Instant::now());
+        writer.book = plan.book;
+        self.publish(&plan.events);
+        let persisted = self.write_behind(writer, &plan.events);
+        Applied { snapshot: self.snapshot(), changed: true, persisted, events: plan.events }
+    }
+
+    fn write_then_swap(
+        &self,
+        writer: &mut Writer,
+        now: &Snapshot,
+        plan: Plan,
+        change: &Change,
+    ) -> Result<Applied, ApplyError> {
+        if let Err((path, source)) = self.write(writer, &plan.book) {
+            // Whether the refused state reached the disk is not known: what is in force is written again.
+            writer.dirty = true;
+            self.show_persisted(false);
+            return Err(ApplyError::NotPersisted { path: path.display().to_string(), source });
+        }
+        writer.dirty = false;
+        let persisted = writer.files.is_some();
+        let next = Arc::new(build::snapshot(&plan, Some(now), &|key| self.registry.endpoint(key), persisted));
+        // A drain after the swap, so that a request refused here finds the new coin when it looks again.
+        if matches!(change, Change::Drain { .. }) {
+            self.current.store(next.clone());
+            build::settle_drains(&plan, &next, Instant::now());
+        } else {
+            build::settle_drains(&plan, &next, Instant::now());
+            self.current.store(next.clone());
+        }
+        writer.book = plan.book;
+        self.publish(&plan.events);
+        if let Some(files) = &mut writer.files {
+            files.log.append(&plan.events);
+        }
+        Ok(Applied { snapshot: next, changed: true, persisted, events: plan.events })
+    }
+
+    /// Writes what is already in force. True if it is on disk.
+    fn write_behind(&self, writer: &mut Writer, events: &[HistoryEntry]) -> bool {
+        let written = self.write(writer, &writer.book).is_ok();
+        writer.dirty = !written;
+        let Some(files) = &mut writer.files else { return false };
+        if written {
+            files.log.append(events);
+        } else {
+            files.log.defer(events);
+        }
+        self.show_persisted(written);
+        written
+    }
+
+    /// Writes a book, unless in memory mode; a failure is counted and told.
+    fn write(&self, writer: &Writer, book: &Book) -> Result<(), (PathBuf, std::io::Error)> {
+        let Some(Files { disk, .. }) = &writer.files else { return Ok(()) };
+        let written = format::encode(book).map_err(Into::into).and_then(|bytes| disk.write(&bytes));
+        written.map_err(|error| {
+            self.state_errors.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(event = "state_not_written", path = %disk.path().display(), %error, "will be tried again");
+            (disk.path(), error)
+        })
+    }
+
+    /// Only ever called by the holder of the writer's lock.
+    fn show_persisted(&self, persisted: bool) {
+        let now = self.current.load();
+        if now.persisted != persisted {
+            self.current.store(Arc::new(build::with_persisted(&now, persisted)));
+        }
+    }
+
+    fn publish(&self, events: &[HistoryEntry]) {
+        self.memory().push(events.iter().cloned());
+        for event in events {
+            log(event);
+            // Nobody listening is no error.
+            let _ = self.events.send(event.clone());
+        }
+    }
+}
+
+fn open_disk(dir: &std::path::Path) -> Result<Option<Disk>, OpenError> {
+    match Disk::open(dir) {
+        Ok(disk) => Ok(Some(disk)),
+        Err(NoDisk::Locked { holder }) => Err(OpenError::Locked { path: dir.to_owned(), holder }),
+        Err(NoDisk::Unusable(error)) => {
+            tracing::warn!(event = "memory_mode", path = %dir.display(), %error,
+                "state_dir cannot be used: overrides, holds and drains will not survive a restart");
+            Ok(None)
+        }
+    }
+}
+
+fn start_order(config: &Arc<Config>) -> Order {
+    Order {
+        id: fastrand::u128(..),
+        change: Change::Reload { config: config.clone() },
+        by: Actor("file".into()),
+        source: Source::File,
+        reason: Some("start".into()),
+        if_match: None,
+        dry_run: false,
+    }
+}
+
+/// One line per change.
+fn log(entry: &HistoryEntry) {
+    let event = match entry.kind.as_str() {
+        kind @ ("held" | "superseded") => kind,
+        _ => "changed",
+    };
+    tracing::info!(
+        event,
+        kind = entry.kind,
+        split = entry.split.as_ref().map(tracing::field::display),
+        target_ = entry.target,
+        by = entry.by.0,
+        source = entry.source.as_str(),
+        from = entry.from.as_ref().map(tracing::field::display),
+        to = entry.to.as_ref().map(tracing::field::display),
+        revision = entry.revision.0,
+        reason = entry.reason,
+    );
 }

@@ -1,0 +1,125 @@
+//! A plan made visible: the snapshot requests will see, and the drain bits of the endpoints it names.
+//!
+//! Invariant: what a plan does not touch is the same `Arc` as before; a pool is only rebuilt when its endpoints or
+//! limits change, so that whoever keeps something per pool keeps it.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::book::Kept;
+use super::plan::Plan;
+use super::{Coin, Snapshot, SplitState, VersionState};
+use crate::config::{Config, Split, Version};
+use crate::model::{Instant, SplitName};
+use crate::pool::{Endpoint, EndpointKey, Pool, Registry};
+use crate::routing::RouteTable;
+
+/// Where the endpoints of a pool come from.
+pub(super) type Lookup<'a> = &'a dyn Fn(&EndpointKey) -> Arc<Endpoint>;
+
+/// The snapshot of a plan.
+pub(super) fn snapshot(plan: &Plan, old: Option<&Snapshot>, endpoint: Lookup<'_>, persisted: bool) -> Snapshot {
+    let same_file = old.filter(|old| Arc::ptr_eq(&old.config, &plan.config));
+    let routes = same_file.map_or_else(|| Arc::new(RouteTable::new(&plan.config)), |old| old.routes.clone());
+    let split = |split: &Split| {
+        let was = old.and_then(|old| old.split(split.name.as_str()));
+        match was.filter(|_| !plan.touched.contains(&split.name)) {
+            Some(was) => was.clone(),
+            None => Arc::new(split_state(plan, split, was.map(Arc::as_ref), endpoint)),
+        }
+    };
+    Snapshot {
+        revision: plan.book.revision,
+        splits: plan.config.splits.iter().map(split).collect(),
+        config: plan.config.clone(),
+        routes,
+        persisted,
+    }
+}
+
+/// The same in all but the flag.
+pub(super) fn with_persisted(of: &Snapshot, persisted: bool) -> Snapshot {
+    Snapshot {
+        revision: of.revision,
+        config: of.config.clone(),
+        routes: of.routes.clone(),
+        splits: of.splits.clone(),
+        persisted,
+    }
+}
+
+fn split_state(plan: &Plan, split: &Split, old: Option<&SplitState>, endpoint: Lookup<'_>) -> SplitState {
+    let kept = plan.book.splits.get(&split.name).cloned().unwrap_or_else(|| Kept::fresh(split));
+    let version = |version: &Version| VersionState {
+        name: version.name.clone(),
+        weight: kept.weights().weight(&version.name).unwrap_or_default(),
+        closed: kept.closed.contains(&version.name),
+        draining: kept.is_draining(version),
+        pool: pool(split, version, old, endpoint),
+    };
+    SplitState {
+        name: split.name.clone(),
+        revision: kept.revision,
+        epoch: kept.epoch,
+        weights: kept.weights().clone(),
+        versions: split.versions.iter().map(version).collect(),
+        coin: Coin(kept.coin.iter().map(|(i, _, w)| (*i, *w)).collect()),
+        file_weights: kept.file_weights,
+        override_: kept.override_,
+        stable: kept.stable,
+        previous_stable: kept.previous_stable,
+    }
+}
+
+fn pool(split: &Split, version: &Version, old: Option<&SplitState>, endpoint: Lookup<'_>) -> Arc<Pool> {
+    let limit = split.pool.max_in_flight;
+    let fits = |pool: &&Arc<Pool>| {
+        let addresses = pool.endpoints().iter().map(|e| e.address());
+        pool.max_in_flight() == limit && addresses.eq(version.endpoints.iter().copied())
+    };
+    let was = old.and_then(|old| old.version(version.name.as_str())).map(|v| &v.pool);
+    let find = |&address: &SocketAddr| endpoint(&key(split, version, address));
+    let new = || Arc::new(Pool::new(version.endpoints.iter().map(find).collect(), limit));
+    was.filter(fits).map_or_else(new, Arc::clone)
+}
+
+fn key(split: &Split, version: &Version, address: SocketAddr) -> EndpointKey {
+    EndpointKey { split: split.name.clone(), version: version.name.clone(), address }
+}
+
+/// Sets the drain bit of every endpoint as the plan says.
+pub(super) fn settle_drains(plan: &Plan, snapshot: &Snapshot, now: Instant) {
+    for (split, state) in plan.config.splits.iter().zip(&snapshot.splits) {
+        let Some(kept) = plan.book.splits.get(&split.name) else { continue };
+        let deadline = deadline(now, split.drain.timeout);
+        for version in &state.versions {
+            for endpoint in version.pool.endpoints() {
+                match (kept.drains(&version.name, endpoint.address()), endpoint.is_draining()) {
+                    (true, false) => endpoint.drain(deadline),
+                    (false, true) => endpoint.undrain(),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// Drains what the new file no longer has, for as long as the old file allowed.
+pub(super) fn remove_gone(registry: &Registry, old: &Config, new: &Config, now: Instant) {
+    let of = |split: &Split, version: &Version| -> Vec<_> {
+        version.endpoints.iter().map(|&address| key(split, version, address)).collect()
+    };
+    let of_split = |split: &Split| split.versions.iter().flat_map(|version| of(split, version)).collect::<Vec<_>>();
+    let live: HashSet<_> = new.splits.iter().flat_map(of_split).collect();
+    let timeout =
+        |name: &SplitName| old.splits.iter().find(|s| s.name == *name).map_or(Duration::ZERO, |s| s.drain.timeout);
+    registry.remove_all_but(&live, |key| deadline(now, timeout(&key.split)));
+}
+
+/// `now + timeout`; a time too far to be told counts as a century.
+fn deadline(now: Instant, timeout: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+    now + timeout.min(CENTURY)
+}

@@ -1,0 +1,169 @@
+//! `state_dir`: its lock, and `state.json` with the generation before it.
+//!
+//! A write is: temporary file, fsync, exchange with `state.json`, the old one becomes `state.json.prev`, fsync of the
+//! directory. Invariants: at every instant `state.json` or `state.json.prev` is whole; two syncs per write; nothing
+//! that could not be read is ever overwritten, it is set aside first.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use rustix::io::Errno;
+
+use super::OpenError;
+use super::book::Book;
+use super::format::{FORMAT, Unreadable, decode};
+use crate::model::rfc3339_ms;
+
+const STATE: &str = "state.json";
+const PREVIOUS: &str = "state.json.prev";
+const TEMPORARY: &str = "state.json.tmp";
+
+/// A locked, writable state directory. The lock ends with it.
+#[derive(Debug)]
+pub(super) struct Disk {
+    dir: PathBuf,
+    handle: File,
+    _lock: File,
+}
+
+/// Why there is no `Disk`.
+#[derive(Debug)]
+pub(super) enum NoDisk {
+    Locked { holder: Option<u32> },
+    Unusable(io::Error),
+}
+
+impl From<io::Error> for NoDisk {
+    fn from(error: io::Error) -> Self {
+        Self::Unusable(error)
+    }
+}
+
+impl Disk {
+    /// Makes the directory if need be and locks it.
+    pub fn open(dir: &Path) -> Result<Self, NoDisk> {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(dir.join("lock"))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(NoDisk::Locked { holder: holder(&mut lock) }),
+            Err(errno) => return Err(NoDisk::Unusable(errno.into())),
+        }
+        // Only for the message of whoever comes second; the lock holds without it.
+        let _ = lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id()));
+        Ok(Self { dir: dir.to_owned(), handle: File::open(dir)?, _lock: lock })
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.dir.join(STATE)
+    }
+
+    /// Makes `bytes` the state; when it returns they are on disk.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let [state, previous, temporary] = [STATE, PREVIOUS, TEMPORARY].map(|name| self.dir.join(name));
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        match renameat_with(CWD, &temporary, CWD, &state, RenameFlags::EXCHANGE) {
+            Ok(()) => std::fs::rename(&temporary, &previous)?,
+            Err(Errno::NOENT) => std::fs::rename(&temporary, &state)?,
+            // Not every file system can exchange. Between these two only `.prev` is there, and reading knows that.
+            Err(_) => std::fs::rename(&state, &previous).and_then(|()| std::fs::rename(&temporary, &state))?,
+        }
+        self.handle.sync_all()
+    }
+}
+
+fn holder(lock: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    lock.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// What was found at start.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub book: Option<Book>,
+    /// It came from the generation before, or something was set aside: `state.json` must be written anew.
+    pub stale: bool,
+}
+
+/// Reads the state, or the generation before if it is damaged or missing.
+///
+/// # Errors
+/// `OpenError::Newer` unless `ignore_newer`.
+pub(super) fn read(dir: &Path, ignore_newer: bool) -> Result<Found, OpenError> {
+    let first = read_one(dir, STATE, ignore_newer)?;
+    if let One::Book(book) = first {
+        return Ok(Found { book: Some(*book), stale: false });
+    }
+    let second = read_one(dir, PREVIOUS, ignore_newer)?;
+    match (first, second) {
+        (One::Missing, One::Missing) => Ok(Found::default()),
+        // Whoever says "ignore" means the state, not only its newest generation.
+        (One::Ignored, second) => {
+            if matches!(second, One::Book(_)) {
+                set_aside(dir, PREVIOUS, "ignored");
+            }
+            Ok(Found { book: None, stale: true })
+        }
+        (_, One::Book(book)) => {
+            let path = dir.join(PREVIOUS);
+            tracing::error!(event = "state_recovered", path = %path.display(), revision = book.revision.0,
+                "the state is taken from the generation before");
+            Ok(Found { book: Some(*book), stale: true })
+        }
+        _ => {
+            tracing::error!(event = "state_lost", path = %dir.join(STATE).display(),
+                "no readable state is left: overrides, holds and drains are gone, the file's weights are in force");
+            Ok(Found { book: None, stale: true })
+        }
+    }
+}
+
+enum One {
+    Book(Box<Book>),
+    Missing,
+    Damaged,
+    Ignored,
+}
+
+fn read_one(dir: &Path, name: &str, ignore_newer: bool) -> Result<One, OpenError> {
+    let path = dir.join(name);
+    let why = match std::fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(One::Missing),
+        Err(error) => error.to_string(),
+        Ok(bytes) => match decode(&bytes) {
+            Ok(book) => return Ok(One::Book(Box::new(book))),
+            Err(Unreadable::Newer(_)) if ignore_newer => {
+                set_aside(dir, name, "newer");
+                return Ok(One::Ignored);
+            }
+            Err(Unreadable::Newer(found)) => return Err(OpenError::Newer { path, found, known: FORMAT }),
+            Err(Unreadable::Damaged(why)) => why,
+        },
+    };
+    tracing::error!(event = "state_damaged", path = %path.display(), reason = why, "a state file cannot be read");
+    set_aside(dir, name, "corrupt");
+    Ok(One::Damaged)
+}
+
+fn set_aside(dir: &Path, name: &str, as_what: &str) {
+    let time = rfc3339_ms(SystemTime::now()).replace(':', "-");
+    let (from, to) = (dir.join(name), dir.join(format!("{name}.{as_what}-{time}")));
+    match std::fs::rename(&from, &to) {
+        Ok(()) => tracing::warn!(event = "state_set_aside", path = %to.display(), "a state file was set aside"),
+        Err(error) => tracing::error!(event = "state_set_aside", path = %from.display(), %error,
+            "a state file could not be set aside"),
+    }
+}

@@ -1,0 +1,181 @@
+//! What an order does to one split: checked against the file's versions, carried out on what is remembered. Pure.
+//!
+//! Invariant: on an error `kept` is as before; `Ok(false)` means that all was so already, and `kept` is as before too.
+
+use std::net::SocketAddr;
+
+use super::ApplyError;
+use super::book::{DrainedEndpoint, Kept};
+use super::precedence::in_order;
+use super::{Order, Override};
+use crate::config::{Split, Version};
+use crate::model::{Revision, VersionName, Weight, Weights};
+
+type Changed = Result<bool, ApplyError>;
+
+/// Who put an override, when and why.
+pub(super) struct Mark<'a> {
+    pub order: &'a Order,
+    pub at: &'a str,
+}
+
+impl Mark<'_> {
+    fn over(&self, weights: Weights, hold: bool) -> Override {
+        let Order { by, reason, .. } = self.order;
+        Override { weights, hold, by: by.clone(), at: self.at.to_owned(), reason: reason.clone() }
+    }
+}
+
+/// Where a rollback is asked to go.
+pub(super) struct Target<'a> {
+    pub to: Option<&'a VersionName>,
+    /// A revision with the weights that were in force then.
+    pub past: Option<(Revision, Weights)>,
+    pub force: bool,
+}
+
+pub(super) fn set_weights(kept: &mut Kept, split: &Split, wanted: &Weights, hold: bool, mark: &Mark<'_>) -> Changed {
+    for (name, _) in wanted.iter() {
+        version(split, name)?;
+    }
+    let missing: Vec<_> = split.versions.iter().map(|v| &v.name).filter(|v| wanted.weight(v).is_none()).collect();
+    if !missing.is_empty() {
+        return Err(ApplyError::BadWeights(format!(
+            "split `{}` has {}; no weight is given for {}: name every version, 0 for none",
+            split.name,
+            list(split.versions.iter().map(|v| &v.name)),
+            list(missing.into_iter())
+        )));
+    }
+    if wanted.total() == 0 {
+        let text = format!("all weights of split `{}` would be 0: at least one must be above 0", split.name);
+        return Err(ApplyError::BadWeights(text));
+    }
+    let weights = in_order(wanted, &kept.file_weights);
+    let same = |o: &Override| o.hold == hold && o.weights == weights && kept.closed.is_empty();
+    if kept.override_.as_ref().is_some_and(same) {
+        return Ok(false);
+    }
+    kept.override_ = Some(mark.over(weights, hold));
+    kept.closed.clear();
+    Ok(true)
+}
+
+pub(super) fn rollback(kept: &mut Kept, split: &Split, target: &Target<'_>, mark: &Mark<'_>) -> Changed {
+    let weights = goal(kept, split, target)?;
+    let closed: Vec<_> = weights.iter().filter(|(_, w)| w.is_zero()).map(|(v, _)| v.clone()).collect();
+    if kept.is_held() && *kept.weights() == weights && kept.closed == closed {
+        return Ok(false);
+    }
+    let receives = |v: &&Version| weights.weight(&v.name).is_some_and(|w| !w.is_zero());
+    let dead = split.versions.iter().filter(receives).find(|v| !kept.is_usable(v));
+    if let Some(dead) = dead.filter(|_| !target.force) {
+        return Err(ApplyError::TargetUnhealthy(unhealthy(dead)));
+    }
+    kept.override_ = Some(mark.over(weights, true));
+    kept.closed = closed;
+    Ok(true)
+}
+
+fn unhealthy(version: &Version) -> String {
+    let what = if version.endpoints.is_empty() { "has no endpoint" } else { "takes no requests: it is drained" };
+    format!("version `{}` {what}; undrain it, choose another target, or force it", version.name)
+}
+
+/// The weights a rollback is to reach.
+fn goal(kept: &Kept, split: &Split, target: &Target<'_>) -> Result<Weights, ApplyError> {
+    match (target.to, &target.past) {
+        (Some(_), Some(_)) => {
+            Err(ApplyError::BadWeights("a rollback goes to a version or to a revision, not to both".into()))
+        }
+        (Some(to), None) => version(split, to).map(|v| all_to(kept, &v.name)),
+        (None, Some((revision, past))) => {
+            let gone = past.iter().find(|(v, w)| !w.is_zero() && kept.file_weights.weight(v).is_none());
+            let text = |v| format!("revision {revision} gave weight to `{v}`, which is no longer in the file");
+            gone.map_or(Ok(in_order(past, &kept.file_weights)), |(v, _)| Err(ApplyError::BadWeights(text(v))))
+        }
+        (None, None) => default_target(kept).map(|v| all_to(kept, v)).ok_or_else(|| {
+            ApplyError::NothingToRollBack(format!(
+                "split `{}`: stable `{}` has everything already and no earlier stable is known; name a version",
+                split.name, kept.stable
+            ))
+        }),
+    }
+}
+
+/// Stable; the one before if stable has everything. But a split that is rolled back to either stays there: whoever
+/// presses the button twice must not be sent on to somewhere else by the second press.
+fn default_target(kept: &Kept) -> Option<&VersionName> {
+    let everything =
+        |v: &&VersionName| kept.weights().weight(v).is_some_and(|w| u64::from(w.value()) == kept.weights().total());
+    let previous = kept.previous_stable.as_ref();
+    let rolled_back = kept.is_held() && (!kept.closed.is_empty() || kept.file_weights.len() == 1);
+    if rolled_back && let Some(there) = [Some(&kept.stable), previous].into_iter().flatten().find(everything) {
+        return Some(there);
+    }
+    if everything(&&kept.stable) { previous } else { Some(&kept.stable) }
+}
+
+fn all_to(kept: &Kept, target: &VersionName) -> Weights {
+    let full = |v: &VersionName| if v == target { Weight::new(100).unwrap_or_default() } else { Weight::default() };
+    kept.file_weights.iter().map(|(v, _)| (v.clone(), full(v))).collect()
+}
+
+pub(super) fn release(kept: &mut Kept) -> bool {
+    kept.closed.clear();
+    kept.override_.take().is_some()
+}
+
+pub(super) fn drain(kept: &mut Kept, split: &Split, name: &VersionName, endpoint: Option<&str>) -> Changed {
+    let version = version(split, name)?;
+    let Some(text) = endpoint else {
+        let new = !kept.drained.contains(name);
+        kept.drained.extend(new.then(|| name.clone()));
+        return Ok(new);
+    };
+    let address = address(version, text)?;
+    let new = !kept.drains_alone(name, address);
+    kept.drained_endpoints.extend(new.then(|| DrainedEndpoint { version: name.clone(), address }));
+    Ok(new)
+}
+
+pub(super) fn undrain(kept: &mut Kept, split: &Split, name: &VersionName, endpoint: Option<&str>) -> Changed {
+    let version = version(split, name)?;
+    let Some(text) = endpoint else {
+        let before = kept.drained.len();
+        kept.drained.retain(|v| v != name);
+        return Ok(kept.drained.len() < before);
+    };
+    let address = address(version, text)?;
+    if kept.drained.contains(name) {
+        return Err(ApplyError::DrainedAsVersion { version: name.clone(), endpoint: text.to_owned() });
+    }
+    let before = kept.drained_endpoints.len();
+    kept.drained_endpoints.retain(|d| d.version != *name || d.address != address);
+    Ok(kept.drained_endpoints.len() < before)
+}
+
+fn version<'a>(split: &'a Split, name: &VersionName) -> Result<&'a Version, ApplyError> {
+    split.versions.iter().find(|v| v.name == *name).ok_or_else(|| ApplyError::UnknownVersion {
+        split: split.name.clone(),
+        version: name.to_string(),
+        known: split.versions.iter().map(|v| v.name.to_string()).collect(),
+    })
+}
+
+fn address(version: &Version, text: &str) -> Result<SocketAddr, ApplyError> {
+    let known = |a: &SocketAddr| version.endpoints.contains(a);
+    text.parse().ok().filter(known).ok_or_else(|| ApplyError::UnknownEndpoint {
+        version: version.name.clone(),
+        endpoint: text.to_owned(),
+        known: if version.endpoints.is_empty() {
+            vec!["none".to_owned()]
+        } else {
+            version.endpoints.iter().map(SocketAddr::to_string).collect()
+        },
+    })
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a VersionName>) -> String {
+    names.map(VersionName::as_str).collect::<Vec<_>>().join(", ")
+}

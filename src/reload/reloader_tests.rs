@@ -1,0 +1,1 @@
+//! The whole path with a real store, real sockets and real files.

@@ -1,0 +1,26 @@
+//! End-to-end tests: the built binary, real sockets, seen as a user sees it.
+//!
+//! Short forms run by default; `WEIR_SOAK=1` runs the full forms and asserts the timing bars. A test that needs a tool
+//! which is missing says so on stderr and is skipped, or fails with `WEIR_REQUIRE_TOOLS=1`.
+//! Rule: nothing here sleeps to wait; conditions are polled with a deadline (`support::wait_for`).
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "the whole binary is test code, helpers included")]
+
+mod admin_api;
+mod check;
+mod cli;
+mod crash;
+mod drain;
+mod errors;
+mod forwarding;
+mod headers;
+mod instruments;
+mod listeners;
+mod logs;
+mod metrics;
+mod oddities;
+mod reload;
+mod rollback;
+mod shutdown;
+mod split;
+mod streaming;
+mod support;

@@ -1,0 +1,71 @@
+//! What the tests share: the binary under test, scripted origins, raw clients, load.
+
+mod admin;
+mod conf;
+mod gate;
+mod load;
+mod nginx;
+mod origin;
+mod process;
+mod tool;
+mod weir;
+mod wire;
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+pub use admin::Admin;
+pub use conf::Conf;
+pub use gate::Gate;
+pub use load::{Load, Plan};
+pub use nginx::{Backend, pair};
+pub use origin::{After, Origin};
+pub use process::{Done, run};
+pub use tokio::time::Instant;
+pub use tool::{tell, tool};
+pub use weir::{Weir, weir};
+pub use wire::{Answer, Connection, Failure, Head};
+
+/// Long enough for a loaded machine, short enough to end.
+pub const LIMIT: Duration = Duration::from_secs(15);
+
+/// Full forms and timing bars.
+pub fn soak() -> bool {
+    std::env::var_os("WEIR_SOAK").is_some_and(|v| v == "1")
+}
+
+/// The short form's number, or the full form's.
+pub fn times(short: usize, full: usize) -> usize {
+    if soak() { full } else { short }
+}
+
+/// Asks until there is an answer; fails with `what` when `limit` is over.
+#[track_caller]
+pub fn wait_for_within<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// `wait_for_within` with the usual limit.
+#[track_caller]
+pub fn wait_for<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    wait_for_within(what, LIMIT, ask)
+}
+
+/// `wait_for` for a plain condition.
+#[track_caller]
+pub fn wait_until(what: &str, mut ask: impl FnMut() -> bool) {
+    wait_for(what, || ask().then_some(()));
+}
+
+/// A loopback address nobody listens on at this moment. Only for addresses that must be known before weir (or nginx)
+/// binds them, or that must refuse; all else binds port 0.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}

@@ -1,0 +1,222 @@
+//! The binary under test.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::process::KillOnDrop;
+use super::{Admin, Conf, Connection, Done, LIMIT, run, wait_for_within};
+
+/// A command line of ours, run to its end.
+#[track_caller]
+pub fn weir(arguments: &[&str]) -> Done {
+    run(command().args(arguments), 2 * LIMIT)
+}
+
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    for name in ["WEIR_ADMIN", "WEIR_TOKEN", "WEIR_CONFIG", "STATE_DIRECTORY", "NOTIFY_SOCKET", "RUST_LOG"] {
+        command.env_remove(name);
+    }
+    command.env("NO_COLOR", "1").env("RUST_BACKTRACE", "1");
+    command
+}
+
+/// A running `weir run`, with its folder: `weir.toml`, `state/`, and what it printed.
+pub struct Weir {
+    process: KillOnDrop,
+    dir: Arc<TempDir>,
+    config: PathBuf,
+    run: usize,
+    /// Listener names and addresses from the ready line.
+    listeners: Vec<(String, SocketAddr)>,
+    pub admin: Admin,
+}
+
+impl Weir {
+    /// Writes the configuration, starts, waits until ready.
+    #[track_caller]
+    pub fn start(conf: &Conf) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let config = dir.path().join("weir.toml");
+        fs::write(&config, in_dir(&dir, &conf.text())).unwrap();
+        Self::start_in(dir, config, 0)
+    }
+
+    /// Starts with the configuration as the test has laid it out in `dir`.
+    #[track_caller]
+    pub fn start_in(dir: Arc<TempDir>, config: PathBuf, run: usize) -> Self {
+        let nowhere = Admin { address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let process = spawn(&dir, &config, run);
+        let mut this = Self { process, dir, config, run, listeners: Vec::new(), admin: nowhere };
+        let line = wait_for_within("the ready line", LIMIT, || {
+            if let Some(status) = this.process.0.try_wait().unwrap() {
+                panic!("ended before it was ready: {status}");
+            }
+            this.stderr().lines().find(|l| l.starts_with("weir ") && l.contains("ready in")).map(str::to_owned)
+        });
+        (this.listeners, this.admin) = addresses(&line);
+        this
+    }
+
+    /// Starts what must not come up; gives its exit and output.
+    #[track_caller]
+    pub fn start_refused(text: &str) -> Done {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let config = dir.path().join("weir.toml");
+        fs::write(&config, in_dir(&dir, text)).unwrap();
+        weir(&["run", "--config", config.to_str().unwrap()])
+    }
+
+    /// The address of listener `web`.
+    pub fn web(&self) -> SocketAddr {
+        self.listener("web")
+    }
+
+    #[track_caller]
+    pub fn listener(&self, name: &str) -> SocketAddr {
+        let found = self.listeners.iter().find(|(n, _)| n == name);
+        found.unwrap_or_else(|| panic!("no listener {name} in {:?}", self.listeners)).1
+    }
+
+    /// A new client connection to `web`.
+    #[track_caller]
+    pub fn connect(&self) -> Connection {
+        Connection::open(self.web()).unwrap()
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    pub fn state_file(&self) -> PathBuf {
+        self.dir().join("state/state.json")
+    }
+
+    pub fn stdout(&self) -> String {
+        fs::read_to_string(log_file(&self.dir, "stdout", self.run)).unwrap_or_default()
+    }
+
+    pub fn stderr(&self) -> String {
+        fs::read_to_string(log_file(&self.dir, "stderr", self.run)).unwrap_or_default()
+    }
+
+    /// Replaces the configuration by rename, as editors do.
+    pub fn edit(&self, conf: &Conf) {
+        self.edit_text(&conf.text());
+    }
+
+    pub fn edit_text(&self, text: &str) {
+        let new = self.dir().join("weir.toml.new");
+        fs::write(&new, in_dir(&self.dir, text)).unwrap();
+        fs::rename(&new, &self.config).unwrap();
+    }
+
+    /// Overwrites the configuration in place, as `sed -i`'s opposite does.
+    pub fn edit_in_place(&self, conf: &Conf) {
+        fs::write(&self.config, in_dir(&self.dir, &conf.text())).unwrap();
+    }
+
+    /// A command line that talks to this weir.
+    #[track_caller]
+    pub fn cli(&self, arguments: &[&str]) -> Done {
+        let admin = format!("http://{}", self.admin.address);
+        run(command().args(arguments).args(["--admin", &admin]), 2 * LIMIT)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process.0), signal).unwrap();
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    /// Its exit, if it has ended.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.process.0.try_wait().unwrap()
+    }
+
+    #[track_caller]
+    pub fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
+        wait_for_within("the process ends", limit, || self.exited())
+    }
+
+    /// `kill -9`, then starts again in the same folder.
+    #[track_caller]
+    pub fn kill_and_restart(mut self) -> Self {
+        self.kill();
+        self.restart()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.process.0.kill().unwrap();
+        self.process.0.wait().unwrap();
+    }
+
+    /// Starts again in the same folder after it ended.
+    #[track_caller]
+    pub fn restart(self) -> Self {
+        Self::start_in(self.dir.clone(), self.config.clone(), self.run + 1)
+    }
+}
+
+impl Drop for Weir {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- weir's stderr:\n{}", tail(&self.stderr()));
+            eprintln!("--- weir's stdout:\n{}", tail(&self.stdout()));
+        }
+    }
+}
+
+/// Fills in the folder.
+pub fn in_dir(dir: &TempDir, text: &str) -> String {
+    text.replace("@DIR@", dir.path().to_str().unwrap())
+}
+
+fn spawn(dir: &TempDir, config: &Path, run: usize) -> KillOnDrop {
+    let file = |name| File::create(log_file(dir, name, run)).unwrap();
+    let mut command = command();
+    command.arg("run").arg("--config").arg(config).current_dir(dir.path());
+    command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
+    KillOnDrop(command.spawn().unwrap())
+}
+
+fn log_file(dir: &TempDir, name: &str, run: usize) -> PathBuf {
+    dir.path().join(format!("{name}.{run}"))
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}
+
+/// `weir 0.1  web http://127.0.0.1:8080   dashboard http://127.0.0.1:9901   shop: ...   ready in 12 ms`
+fn addresses(line: &str) -> (Vec<(String, SocketAddr)>, Admin) {
+    let mut name = "";
+    let mut all = Vec::new();
+    for word in line.split_whitespace() {
+        match word.strip_prefix("http://") {
+            Some(address) => {
+                let address = address.trim_end_matches([',', '/']);
+                all.push((name.to_owned(), address.parse().unwrap_or_else(|e| panic!("{address}: {e} in {line}"))));
+            }
+            None => name = word,
+        }
+    }
+    let at = all.iter().position(|(n, _)| n == "dashboard").unwrap_or_else(|| panic!("no dashboard in {line}"));
+    let admin = Admin { address: all.remove(at).1 };
+    (all, admin)
+}

@@ -138,10 +138,10 @@ impl Upstream {
                 self.complete();
                 Poll::Ready(None)
             }
-            Poll::Pending => match &mut self.deadline {
-                Some(sleep) if sleep.as_mut().poll(cx).is_ready() => self.cut(ProxyError::Timeout("total")),
-                _ => Poll::Pending,
-            },
+            Poll::Pending => {
+                let over = self.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
+                if over { self.cut(ProxyError::Timeout("total")) } else { Poll::Pending }
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! Invariant: a stop loses nothing. The control plane closes the door in the kernel first (`net::listen`), then this
 //! task accepts what is still queued, and only then is the socket closed.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -10,12 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 
 use super::connection;
 use super::worker::Worker;
 use crate::model::ListenerName;
+use crate::net::listen::{Done, accept_rest};
 
 /// Pause after an accept error, doubled up to `MAX_PAUSE` while it lasts: descriptors are short, a spin frees none.
 const MIN_PAUSE: Duration = Duration::from_millis(10);
@@ -56,71 +59,72 @@ impl Drop for Permit {
 
 /// A listening socket of one worker.
 pub(super) struct Socket {
-    pub(super) name: ListenerName,
+    /// Shared, since a reload may give the address to a listener of another name.
+    pub(super) name: Rc<RefCell<ListenerName>>,
     pub(super) address: SocketAddr,
     pub(super) listener: TcpListener,
     pub(super) limit: Arc<Limit>,
 }
 
 /// Accepts until told to stop, then until the queue is empty.
-pub(super) async fn accept(worker: Rc<Worker>, socket: Socket, mut stop: oneshot::Receiver<oneshot::Sender<()>>) {
-    let Socket { name, address, listener, limit } = socket;
-    let max = || worker.view().listener(&name).map_or(usize::MAX, |(_, l)| l.limits.connections);
+pub(super) async fn accept(worker: Rc<Worker>, socket: Socket, mut stop: oneshot::Receiver<Done>) {
     let mut pause = MIN_PAUSE;
     let done = loop {
         let permit = tokio::select! {
-            permit = limit.admit(max) => permit,
+            permit = socket.limit.admit(|| socket.max_connections(&worker)) => permit,
             done = &mut stop => break done,
         };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = socket.listener.accept() => accepted,
             done = &mut stop => break done,
         };
         match accepted {
             Ok((stream, peer)) => {
                 pause = MIN_PAUSE;
-                spawn(&worker, stream, peer, (&name, address), permit);
+                socket.spawn(&worker, stream, peer, permit);
             }
             Err(error) => {
-                tracing::warn!(event = "accept-failed", listener = %name, reason = %error);
+                socket.report(&error);
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(MAX_PAUSE);
             }
         }
     };
-    if let Err(error) = empty_queue(&worker, listener, (&name, address), &limit) {
-        tracing::warn!(event = "accept-failed", listener = %name, reason = %error);
+    if let Err(error) = socket.empty_queue(&worker) {
+        socket.report(&error);
     }
-    // An error means that the whole data plane goes: nobody waits.
-    let _ = done.map(|done| done.send(()));
+    drop(socket);
+    // Dropping it says that the socket is closed.
+    drop(done);
 }
 
-/// The queue is read past tokio, whose readiness may lag behind the kernel's.
-fn empty_queue(
-    worker: &Rc<Worker>,
-    listener: TcpListener,
-    place: (&ListenerName, SocketAddr),
-    limit: &Arc<Limit>,
-) -> io::Result<()> {
-    let listener = listener.into_std()?;
-    loop {
-        match listener.accept() {
-            Ok((stream, peer)) => {
-                stream.set_nonblocking(true)?;
-                limit.open.fetch_add(1, Ordering::AcqRel);
-                spawn(worker, TcpStream::from_std(stream)?, peer, place, Permit(limit.clone()));
+impl Socket {
+    fn max_connections(&self, worker: &Worker) -> usize {
+        worker.view().listener(&self.name.borrow()).map_or(usize::MAX, |(_, l)| l.limits.connections)
+    }
+
+    fn report(&self, error: &io::Error) {
+        tracing::warn!(event = "accept-failed", listener = %self.name.borrow(), reason = %error);
+    }
+
+    /// The queue is read past tokio, whose readiness may lag behind the kernel's.
+    fn empty_queue(&self, worker: &Rc<Worker>) -> io::Result<()> {
+        let listener = SockRef::from(&self.listener).try_clone()?.into();
+        accept_rest(&listener, |stream, peer| {
+            self.limit.open.fetch_add(1, Ordering::AcqRel);
+            let permit = Permit(self.limit.clone());
+            match TcpStream::from_std(stream) {
+                Ok(stream) => self.spawn(worker, stream, peer, permit),
+                Err(error) => self.report(&error),
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => return Err(error),
+        })?;
+        Ok(())
+    }
+
+    fn spawn(&self, worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
+        if stream.set_nodelay(true).is_ok() {
+            let local = (self.name.borrow().clone(), self.address.port());
+            tokio::task::spawn_local(connection::serve(worker.clone(), stream, local, peer, permit));
         }
     }
-}
-
-fn spawn(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, place: (&ListenerName, SocketAddr), permit: Permit) {
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
-    let local = (place.0.clone(), place.1.port());
-    tokio::task::spawn_local(connection::serve(worker.clone(), stream, local, peer, permit));
 }

@@ -3,11 +3,12 @@
 //! Each worker is an OS thread with its own current-thread runtime; commands come by an unbounded channel because they
 //! are rare and must never block the control plane.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,27 +19,20 @@ use tokio::sync::{mpsc, oneshot};
 use super::listener::{Limit, Socket, accept};
 use super::worker::{TICK, Worker};
 use crate::model::{Instant, ListenerName};
+use crate::net::listen::{Done, ListenerCommand};
 use crate::state::Snapshot;
 use crate::telemetry::{AccessLog, Cells};
 
 /// What a worker can be told.
+#[derive(Debug)]
 enum Command {
-    Listen {
-        name: ListenerName,
-        listener: std::net::TcpListener,
-        limit: Arc<Limit>,
-    },
-    /// Its door is shut already: take what is queued, then close. Connections end with their next answer.
-    Stop {
-        address: SocketAddr,
-        done: oneshot::Sender<()>,
-    },
+    Listener(ListenerCommand),
     /// Serve what is there until `deadline`, then end the thread.
-    Drain {
-        deadline: Instant,
-        done: oneshot::Sender<usize>,
-    },
+    Drain { deadline: Instant, done: oneshot::Sender<usize> },
 }
+
+/// By listener: its addresses share one limit.
+type Limits = Arc<Mutex<HashMap<ListenerName, Arc<Limit>>>>;
 
 /// What every worker is given.
 pub struct Parts {
@@ -53,13 +47,6 @@ pub struct Parts {
 pub struct DataPlane {
     workers: Vec<mpsc::UnboundedSender<Command>>,
     threads: Vec<JoinHandle<()>>,
-    limits: std::sync::Mutex<HashMap<ListenerName, Arc<Limit>>>,
-}
-
-impl std::fmt::Debug for Command {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Command")
-    }
 }
 
 impl DataPlane {
@@ -70,15 +57,16 @@ impl DataPlane {
     pub fn start(parts: Parts) -> io::Result<Self> {
         let of = parts.access.len();
         let (mut workers, mut threads) = (Vec::new(), Vec::new());
+        let limits = Limits::default();
         for (index, access) in parts.access.into_iter().enumerate() {
             let (commands, inbox) = mpsc::unbounded_channel();
-            let (snapshot, cells) = (parts.snapshot.clone(), parts.cells.clone());
+            let (snapshot, cells, limits) = (parts.snapshot.clone(), parts.cells.clone(), limits.clone());
             let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
             let (ready, is_ready) = std::sync::mpsc::channel();
             let run = move || match runtime() {
                 Ok(runtime) => {
                     let _ = ready.send(Ok(()));
-                    runtime.block_on(run(Worker::new(index, of, snapshot, cells, access), inbox));
+                    runtime.block_on(run(Worker::new(index, of, snapshot, cells, access), limits, inbox));
                 }
                 Err(error) => drop(ready.send(Err(error))),
             };
@@ -86,40 +74,26 @@ impl DataPlane {
             is_ready.recv().map_err(io::Error::other)??;
             workers.push(commands);
         }
-        Ok(Self { workers, threads, limits: std::sync::Mutex::default() })
+        Ok(Self { workers, threads })
     }
 
-    /// Starts accepting on a bound address: one socket per worker, in order.
-    pub fn listen(&self, name: &ListenerName, sockets: Vec<std::net::TcpListener>) {
-        let mut limits = self.limits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let limit = limits.entry(name.clone()).or_default().clone();
-        for (worker, listener) in self.workers.iter().zip(sockets) {
-            let _ = worker.send(Command::Listen { name: name.clone(), listener, limit: limit.clone() });
-        }
-    }
-
-    /// Empties the queues of an address whose door is shut (`net::listen`), and closes its sockets. Connections that
-    /// were accepted end with their next answer.
-    pub async fn stop(&self, address: SocketAddr) {
-        let stopped: Vec<_> = self.workers.iter().map(|worker| {
-            let (done, is_done) = oneshot::channel();
-            let _ = worker.send(Command::Stop { address, done });
-            is_done
-        });
-        for is_done in stopped.collect::<Vec<_>>() {
-            let _ = is_done.await;
+    /// Brings a command to the worker of that index. A worker that is gone needs none.
+    pub fn command(&self, worker: usize, command: ListenerCommand) {
+        if let Some(worker) = self.workers.get(worker) {
+            let _ = worker.send(Command::Listener(command));
         }
     }
 
     /// Serves what is there until `deadline`; listeners must have been stopped. Returns how many connections were cut.
     pub async fn drain(&self, deadline: Instant) -> usize {
-        let mut cut = 0;
-        let drained: Vec<_> = self.workers.iter().map(|worker| {
+        let mut draining = Vec::new();
+        for worker in &self.workers {
             let (done, is_done) = oneshot::channel();
             let _ = worker.send(Command::Drain { deadline, done });
-            is_done
-        });
-        for is_done in drained.collect::<Vec<_>>() {
+            draining.push(is_done);
+        }
+        let mut cut = 0;
+        for is_done in draining {
             cut += is_done.await.unwrap_or_default();
         }
         cut
@@ -136,25 +110,16 @@ impl DataPlane {
 
 /// A listening socket that is being accepted from.
 struct Accepting {
-    name: ListenerName,
-    stop: oneshot::Sender<oneshot::Sender<()>>,
+    name: Rc<RefCell<ListenerName>>,
+    stop: oneshot::Sender<Done>,
 }
 
-async fn run(worker: Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Command>) {
+async fn run(worker: Rc<Worker>, limits: Limits, mut inbox: mpsc::UnboundedReceiver<Command>) {
     tokio::task::spawn_local(worker.clone().ticks());
     let mut accepting: HashMap<SocketAddr, Accepting> = HashMap::new();
     while let Some(command) = inbox.recv().await {
         match command {
-            Command::Listen { name, listener, limit } => match open(&worker, &name, listener, limit) {
-                Ok((address, stop)) => drop(accepting.insert(address, Accepting { name, stop })),
-                Err(error) => tracing::error!(event = "listen-failed", listener = %name, reason = %error),
-            },
-            Command::Stop { address, done } => {
-                if let Some(socket) = accepting.remove(&address) {
-                    worker.close_listener(&socket.name, address.port());
-                    let _ = socket.stop.send(done);
-                }
-            }
+            Command::Listener(command) => obey(&worker, &limits, &mut accepting, command),
             Command::Drain { deadline, done } => {
                 let _ = done.send(drain(&worker, deadline).await);
                 return;
@@ -163,19 +128,36 @@ async fn run(worker: Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Command>) {
     }
 }
 
-fn open(
+fn obey(
     worker: &Rc<Worker>,
-    name: &ListenerName,
-    listener: std::net::TcpListener,
-    limit: Arc<Limit>,
-) -> io::Result<(SocketAddr, oneshot::Sender<oneshot::Sender<()>>)> {
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    let listener = TcpListener::from_std(listener)?;
-    let (stop, stopped) = oneshot::channel();
-    let socket = Socket { name: name.clone(), address, listener, limit };
-    tokio::task::spawn_local(accept(worker.clone(), socket, stopped));
-    Ok((address, stop))
+    limits: &Limits,
+    accepting: &mut HashMap<SocketAddr, Accepting>,
+    command: ListenerCommand,
+) {
+    match command {
+        ListenerCommand::Add { name, address, socket } => match TcpListener::from_std(socket) {
+            Ok(listener) => {
+                let limit = limits.lock().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default().clone();
+                let name = Rc::new(RefCell::new(name));
+                let (stop, stopped) = oneshot::channel();
+                let socket = Socket { name: name.clone(), address, listener, limit };
+                tokio::task::spawn_local(accept(worker.clone(), socket, stopped));
+                accepting.insert(address, Accepting { name, stop });
+            }
+            Err(error) => tracing::error!(event = "listen-failed", listener = %name, reason = %error),
+        },
+        ListenerCommand::Rename { address, name } => {
+            if let Some(socket) = accepting.get(&address) {
+                *socket.name.borrow_mut() = name;
+            }
+        }
+        ListenerCommand::Remove { address, done } => {
+            if let Some(socket) = accepting.remove(&address) {
+                worker.close_listener(address);
+                let _ = socket.stop.send(done);
+            }
+        }
+    }
 }
 
 /// Waits until the last client has gone; ends those that are left at the deadline and says how many.

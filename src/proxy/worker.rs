@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,7 +17,7 @@ use super::body::RequestBody;
 use super::clock::Clock;
 use super::connection::{Client, GRACE, Phase};
 use super::view::View;
-use crate::model::{Instant, ListenerName};
+use crate::model::Instant;
 use crate::net::upstream::Upstream;
 use crate::pool::Endpoint;
 use crate::state::Snapshot;
@@ -115,9 +116,9 @@ impl Worker {
     }
 
     /// The same for the clients of one listener that has left the configuration.
-    pub(super) fn close_listener(&self, name: &ListenerName, port: u16) {
+    pub(super) fn close_listener(&self, address: SocketAddr) {
         let now = Instant::now();
-        for (_, client) in self.clients.borrow().iter().filter(|(_, c)| c.listener == *name && c.local_port == port) {
+        for (_, client) in self.clients.borrow().iter().filter(|(_, c)| c.local_port == address.port()) {
             client.close(now);
         }
     }

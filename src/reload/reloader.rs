@@ -216,7 +216,8 @@ impl Reloader {
 }
 
 /// The addresses a configuration listens on.
-fn wanted(config: &Config) -> Vec<(ListenerName, std::net::SocketAddr)> {
+/// What a configuration wants to listen on.
+pub fn wanted(config: &Config) -> Vec<(ListenerName, std::net::SocketAddr)> {
     config.listeners.iter().flat_map(|l| l.bind.iter().map(|address| (l.name.clone(), *address))).collect()
 }
 
@@ -245,7 +246,8 @@ impl Rejected {
     }
 }
 
-fn not_bound(config: &Config, Refused { name, error }: &Refused) -> Problem {
+/// What a listener whose address cannot be had looks like in a report.
+pub fn not_bound(config: &Config, Refused { name, error }: &Refused) -> Problem {
     let code = match error {
         BindError::InUse { .. } | BindError::NotPermitted { .. } => "address-in-use",
         BindError::NotLocal { .. } | BindError::Other { .. } => "bad-address",

@@ -1,0 +1,246 @@
+//! The control thread: runs the tasks of a complete `World`, and takes it down in order.
+//!
+//! Invariant: at the end the order is readiness, delay, listeners, requests, admin, state, log; nothing accepted is
+//! dropped before its deadline.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::context::context;
+use super::gauges::gauges;
+use super::start::{World, world};
+use super::{Addresses, Options, StartError};
+use crate::admin;
+use crate::cli::Exit;
+use crate::lifecycle::{Ending, Phase, Signal, Signals, drive};
+use crate::model::{Actor, Instant, Source};
+use crate::net::listen::Stopping;
+use crate::reload;
+
+/// How often counts become metrics and leaving endpoints are looked after.
+const FLUSH: Duration = Duration::from_secs(1);
+/// The data plane's own deadline comes this much before the process's, so that what was cut is still counted.
+const MARGIN: Duration = Duration::from_millis(100);
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything was finished.
+    Drained,
+    /// So many connections were cut at the deadline.
+    Cut(usize),
+    /// On a second signal, or QUIT: at once.
+    Forced,
+    /// The control thread died.
+    Failed,
+}
+
+impl Ended {
+    /// A drain ends with 0 even if its deadline cut something: that is what the operator asked for.
+    pub fn exit(self) -> Exit {
+        if self == Self::Failed { Exit::Failed } else { Exit::Done }
+    }
+}
+
+type Ready = mpsc::Sender<Result<Addresses, StartError>>;
+
+/// The control thread from start to end.
+pub(super) fn run(options: &Options, ready: &Ready, stopped: oneshot::Receiver<()>) -> Ended {
+    let begun = Instant::now();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(16).build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = ready.send(Err(StartError::new(Exit::Failed, format!("error: no runtime: {error}"))));
+            return Ended::Failed;
+        }
+    };
+    let ended = runtime.block_on(async {
+        let world = match started(options) {
+            Ok(started) => started,
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                return Ended::Failed;
+            }
+        };
+        serve(world, begun, ready, stopped).await
+    });
+    // A task that blocks in the kernel (a sick disk) must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+/// Signals first: one that comes while we start must not kill us half-way.
+fn started(options: &Options) -> Result<(World, Option<Signals>), StartError> {
+    let signals = options.signals.then(Signals::install).transpose();
+    let signals = signals.map_err(|e| StartError::new(Exit::Failed, format!("error: no signal handlers: {e}")))?;
+    Ok((world(options)?, signals))
+}
+
+async fn serve(
+    (world, signals): (World, Option<Signals>),
+    begun: Instant,
+    ready: &Ready,
+    stopped: oneshot::Receiver<()>,
+) -> Ended {
+    let (phases, phase) = watch::channel(Phase::Running);
+    let (stop_admin, admin_stopped) = watch::channel(());
+    let addresses = addresses(&world, begun);
+    let mut tasks = JoinSet::new();
+    let context = std::sync::Arc::new(context(&world, phase));
+    let World { config, loaded, load, store, listeners, plane, flusher, access, reloads, reloader, readiness, .. } = world;
+    for (socket, router) in [(Some(world.admin), admin::router(context.clone())), (world.probes, admin::probes_router(context))] {
+        let Some(socket) = socket else { continue };
+        let mut stopped = admin_stopped.clone();
+        tasks.spawn(async move { admin::serve(socket, router, async move { drop(stopped.changed().await) }).await });
+    }
+    let mut background = JoinSet::new();
+    background.spawn(reloader.run());
+    background.spawn(flush(flusher, store.clone(), reloads.clone(), listeners.clone()));
+    let theirs = reloads.clone();
+    background.spawn(async move { reload::watch(load, &loaded, theirs).await });
+    drop(world.starting);
+    let _ = ready.send(Ok(addresses));
+
+    let mut asked = Asked { signals, stopped: Some(stopped), reloads };
+    let first = asked.to_end().await;
+    let blocker = readiness.block("shutting-down");
+    tracing::info!(event = "shutdown", phase = "begun", timeout_seconds = config.shutdown.timeout.as_secs_f64());
+    let deadline = Instant::now() + config.shutdown.timeout.saturating_sub(MARGIN);
+    let cut = std::cell::Cell::new(0);
+    let drained = async {
+        Stopping::finish_all(listeners.close()).await;
+        cut.set(plane.drain(deadline).await);
+    };
+    let ending = match first {
+        End::AtOnce => Ending::Forced,
+        End::Drain => drive(&config.shutdown, drained, async { drop(asked.to_end().await) }, &phases).await,
+    };
+    drop(stop_admin);
+    tasks.join_all().await;
+    background.abort_all();
+    while background.join_next().await.is_some() {}
+    let last = store.clone();
+    let saved = tokio::task::spawn_blocking(move || last.retry_persist()).await.unwrap_or(false);
+    let ended = match ending {
+        Ending::Forced => Ended::Forced,
+        Ending::Drained | Ending::TimedOut if cut.get() > 0 => Ended::Cut(cut.get()),
+        Ending::Drained | Ending::TimedOut => Ended::Drained,
+    };
+    tracing::info!(event = "shutdown", phase = "ended", how = ?ended, saved);
+    drop((blocker, plane));
+    access.close(Duration::from_secs(1));
+    ended
+}
+
+/// Counts become metrics; endpoints that have left are cut and forgotten in time; a write that failed is tried again.
+async fn flush(
+    mut flusher: crate::telemetry::Flusher,
+    store: std::sync::Arc<crate::state::Store>,
+    reloads: crate::reload::ReloadHandle,
+    listeners: std::sync::Arc<crate::net::listen::Listeners>,
+) {
+    let mut seconds = tokio::time::interval(FLUSH);
+    seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut events = store.subscribe();
+    let mut registered = store.snapshot().config.clone();
+    loop {
+        seconds.tick().await;
+        let snapshot = store.snapshot();
+        if !std::sync::Arc::ptr_eq(&registered, &snapshot.config) {
+            registered = snapshot.config.clone();
+            flusher.register(&registered);
+        }
+        while let Ok(event) = events.try_recv() {
+            if let (Some(split), "rollback") = (&event.split, event.kind.as_str()) {
+                flusher.rolled_back(split, event.source);
+            }
+        }
+        flusher.flush(&gauges(&snapshot, &reloads.status().borrow(), &listeners), Instant::now());
+        for (key, left) in store.registry().tidy(Instant::now()) {
+            tracing::warn!(event = "drain-cut", split = %key.split, version = %key.version, endpoint = %key.address,
+                requests = left.requests, "the drain's time was over: what was left is cut");
+        }
+        if !snapshot.persisted {
+            let store = store.clone();
+            drop(tokio::task::spawn_blocking(move || store.retry_persist()).await);
+        }
+    }
+}
+
+enum End {
+    Drain,
+    AtOnce,
+}
+
+/// Who may ask the process for something.
+struct Asked {
+    signals: Option<Signals>,
+    stopped: Option<oneshot::Receiver<()>>,
+    reloads: crate::reload::ReloadHandle,
+}
+
+impl Asked {
+    /// Waits until the process is asked to end; obeys everything else on the way.
+    async fn to_end(&mut self) -> End {
+        loop {
+            match self.next().await {
+                Signal::Terminate => return End::Drain,
+                Signal::Quit => return End::AtOnce,
+                Signal::Reload => {
+                    let reloads = self.reloads.clone();
+                    tokio::spawn(async move { drop(reloads.reload(Actor("signal".to_owned()), Source::File).await) });
+                }
+                Signal::ReopenLogs => tracing::info!(event = "logs", "logs go to stdout and stderr: nothing to reopen"),
+                Signal::Upgrade => tracing::warn!(event = "not-yet", "a binary upgrade by USR2 is not built yet"),
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Signal {
+        let stopped = async {
+            match &mut self.stopped {
+                Some(stopped) => drop(stopped.await),
+                None => std::future::pending().await,
+            }
+        };
+        let signal = async {
+            match &mut self.signals {
+                Some(signals) => signals.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stopped => {
+                self.stopped = None;
+                Signal::Terminate
+            }
+            signal = signal => signal,
+        }
+    }
+}
+
+fn addresses(world: &World, begun: Instant) -> Addresses {
+    let admin = world.admin.local_addr().unwrap_or(world.config.admin.bind);
+    let listening = world.listeners.listening();
+    let mut line = format!("weir {}", env!("CARGO_PKG_VERSION").trim_end_matches(".0"));
+    for listener in &listening {
+        line += &format!("  {} http://{}", listener.name, listener.address);
+    }
+    line += &format!("   dashboard http://{admin}");
+    for split in &world.store.snapshot().splits {
+        let share = |(name, _)| format!("{name} {} %", percent(split.weights.share(name)));
+        line += &format!("   {}: {}", split.name, split.weights.iter().map(share).collect::<Vec<_>>().join(", "));
+    }
+    line += &format!("   ready in {} ms", begun.elapsed().as_millis());
+    let listeners = listening.into_iter().map(|l| (l.name, l.address)).collect();
+    Addresses { listeners, admin, ready_line: line }
+}
+
+/// `90`, `12.5`, `0.05`: as many digits as it needs, two at most.
+fn percent(share: f64) -> String {
+    let text = format!("{:.2}", share * 100.0);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}

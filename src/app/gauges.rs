@@ -1,0 +1,51 @@
+//! What is true right now, for the metrics page: read off the snapshot once a second.
+
+use crate::net::listen::Listeners;
+use crate::reload::ReloadStatus;
+use crate::state::{Snapshot, SplitState, VersionState};
+use crate::telemetry::{EndpointGauges, Gauges, Reloads, SplitGauges, VersionGauges};
+
+/// See the file's head.
+pub(super) fn gauges(snapshot: &Snapshot, reloads: &ReloadStatus, _listeners: &Listeners) -> Gauges {
+    Gauges {
+        splits: snapshot.splits.iter().map(|s| split(s)).collect(),
+        persisted: snapshot.persisted,
+        reloads: Reloads {
+            applied: reloads.applied,
+            rejected: reloads.rejected,
+            last_successful: !reloads.is_stale(),
+            last_success_at: reloads.last_success_at,
+        },
+    }
+}
+
+fn split(split: &SplitState) -> SplitGauges {
+    SplitGauges {
+        name: split.name.clone(),
+        revision: split.revision,
+        held: split.is_held(),
+        overridden: split.override_.is_some(),
+        versions: split.versions.iter().map(|v| version(split, v)).collect(),
+    }
+}
+
+fn version(split: &SplitState, version: &VersionState) -> VersionGauges {
+    let endpoints: Vec<_> = version
+        .pool
+        .endpoints()
+        .iter()
+        .map(|e| EndpointGauges {
+            address: e.address().to_string(),
+            up: true,
+            draining: e.is_draining(),
+            in_flight: e.counts().total(),
+        })
+        .collect();
+    VersionGauges {
+        name: version.name.clone(),
+        ratio: split.weights.share(&version.name),
+        file_ratio: split.file_weights.share(&version.name),
+        in_flight: endpoints.iter().map(|e| e.in_flight).sum(),
+        endpoints,
+    }
+}

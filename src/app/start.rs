@@ -1,0 +1,157 @@
+//! From a file to everything a running weir is made of, in the order in which each step can still be taken back.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use super::load::{loaded, loader};
+use super::{Options, StartError};
+use crate::cli::Exit;
+use crate::config::{self, Config};
+use crate::lifecycle::{Blocker, Readiness};
+use crate::net::listen::{Listeners, bind};
+use crate::pool::Registry;
+use crate::proxy::{DataPlane, Parts};
+use crate::reload::{self, LoadedConfig, Loader, Problem, ReloadHandle, Reloader, last_good_path};
+use crate::state::{OpenError, OpenOptions, Store};
+use crate::telemetry::{self, AccessLog, AccessWriter, Cells, Flusher, events};
+
+/// A weir that is complete but for its tasks.
+pub(super) struct World {
+    pub(super) config: Arc<Config>,
+    pub(super) loaded: LoadedConfig,
+    pub(super) load: Loader,
+    pub(super) store: Arc<Store>,
+    pub(super) listeners: Arc<Listeners>,
+    pub(super) plane: Arc<DataPlane>,
+    pub(super) flusher: Flusher,
+    pub(super) access: AccessWriter,
+    pub(super) reloads: ReloadHandle,
+    pub(super) reloader: Reloader,
+    pub(super) readiness: Readiness,
+    pub(super) starting: Blocker,
+    pub(super) admin: TcpListener,
+    pub(super) probes: Option<TcpListener>,
+}
+
+/// Builds it. Nothing is accepted yet on the data plane when an error comes.
+pub(super) fn world(options: &Options) -> Result<World, StartError> {
+    let readiness = Readiness::new();
+    let starting = readiness.block("starting");
+    let (loaded, config) = configuration(options)?;
+    let log = &config.telemetry.log;
+    events::init(log.level, telemetry::Format::for_events(log.format));
+    loaded.warnings.iter().for_each(|text| tracing::warn!(event = "config-warning", "{text}"));
+    let store = open_store(&config, options)?;
+    // Both control addresses before the data plane: a second weir by mistake must not take requests for a moment.
+    let admin = control_listener(&loaded, "admin.bind", config.admin.bind)?;
+    let probes = config.telemetry.bind.map(|at| control_listener(&loaded, "telemetry.bind", at)).transpose()?;
+    let cells = Arc::new(Cells::new());
+    let mut flusher = Flusher::new(cells.clone());
+    flusher.register(&config);
+    let access = AccessWriter::start(io::stdout()).map_err(internal)?;
+    let logs = access_logs(&access, &config);
+    let plane = Arc::new(DataPlane::start(Parts { snapshot: store.shared(), cells, access: logs }).map_err(internal)?);
+    let listeners = listeners(&plane, &config, &loaded)?;
+    let load = loader(options.config.clone());
+    let effective: reload::Effective = Arc::new(config::effective);
+    let running = (config.clone(), loaded.digest);
+    let (reloads, reloader) = Reloader::new(load.clone(), running, store.clone(), listeners.clone(), effective);
+    Ok(World {
+        config,
+        loaded,
+        load,
+        store,
+        listeners,
+        plane,
+        flusher,
+        access,
+        reloads,
+        reloader,
+        readiness,
+        starting,
+        admin,
+        probes,
+    })
+}
+
+/// The file, or with `--last-good` its last good copy.
+fn configuration(options: &Options) -> Result<(LoadedConfig, Arc<Config>), StartError> {
+    let first = config::load(&options.config, &super::load::env);
+    let text = first.report.text(options.color);
+    let first = loaded(&options.config, first);
+    if let Ok(config) = first.config.clone() {
+        return Ok((first, config));
+    }
+    if options.last_good {
+        let path = last_good_path(&config::default_state_dir(&super::load::env));
+        let copy = loaded(&path, config::load(&path, &super::load::env));
+        if let Ok(config) = copy.config.clone() {
+            // The watcher goes on with the file that is meant, so mending it is enough.
+            return Ok((LoadedConfig { files: first.files, folders: first.folders, ..copy }, config));
+        }
+    }
+    Err(StartError::new(Exit::ConfigInvalid, text))
+}
+
+fn open_store(config: &Arc<Config>, options: &Options) -> Result<Arc<Store>, StartError> {
+    let open = OpenOptions { ignore_state: options.ignore_state };
+    match Store::open(config.clone(), Arc::new(Registry::default()), &open) {
+        Ok(store) => Ok(Arc::new(store)),
+        Err(error @ OpenError::Newer { .. }) => {
+            Err(StartError::new(Exit::ConfigInvalid, format!("error[state-newer]: {error}")))
+        }
+        Err(error @ OpenError::HeldConflict(_)) => {
+            Err(StartError::new(Exit::ConfigInvalid, format!("error[held-conflict]: {error}")))
+        }
+        Err(error @ OpenError::Locked { .. }) => {
+            Err(StartError::new(Exit::Failed, format!("error[state-locked]: {error}")))
+        }
+    }
+}
+
+fn control_listener(loaded: &LoadedConfig, key: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    // The same exclusive bind as for the data plane, with one socket.
+    let bound = bind(address, 1).map_err(|error| {
+        let message = format!("`{key}`: {error}");
+        let problem = Problem {
+            code: "address-in-use",
+            is_warning: false,
+            key: key.to_owned(),
+            message,
+            help: error.remedy(),
+        };
+        StartError::new(Exit::Address, loaded.explain(&[problem]).text)
+    })?;
+    let socket = bound.handles().map_err(internal)?.pop().ok_or_else(|| internal("no socket"))?;
+    TcpListener::from_std(socket).map_err(internal)
+}
+
+fn access_logs(writer: &AccessWriter, config: &Config) -> Vec<AccessLog> {
+    let log = &config.telemetry.log;
+    let format = telemetry::Format::for_access(log.format);
+    (0..config.workers).map(|_| writer.log(format, log.sample, fastrand::u64(..))).collect()
+}
+
+fn listeners(
+    plane: &Arc<DataPlane>,
+    config: &Config,
+    loaded: &LoadedConfig,
+) -> Result<Arc<Listeners>, StartError> {
+    let theirs = plane.clone();
+    let send = Arc::new(move |worker, command| theirs.command(worker, command));
+    let listeners = Arc::new(Listeners::new(config.workers, send));
+    let prepared = listeners.prepare(&reload::wanted(config)).map_err(|refused| {
+        let problems: Vec<_> = refused.iter().map(|r| reload::not_bound(config, r)).collect();
+        StartError::new(Exit::Address, loaded.explain(&problems).text)
+    })?;
+    // Nothing was open, so nothing is stopped.
+    drop(listeners.commit(prepared));
+    Ok(listeners)
+}
+
+fn internal(error: impl std::fmt::Display) -> StartError {
+    StartError::new(Exit::Failed, format!("error: {error}"))
+}

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::shares::Part;
@@ -29,7 +30,7 @@ pub struct Cli {
 #[command(next_help_heading = "Common options")]
 pub struct Common {
     /// Configuration file [default: ./weir.toml, else /etc/weir/weir.toml]
-    #[arg(short, long, global = true, value_name = "FILE", env = "WEIR_CONFIG", hide_env_values = true)]
+    #[arg(short, long, global = true, value_name = "FILE", env = "WEIR_CONFIG", hide_env_values = true, value_parser = file())]
     pub config: Option<PathBuf>,
     /// Admin address of the running weir [default: `admin.bind` of the configuration file, else 127.0.0.1:9901]
     #[arg(long, global = true, value_name = "URL", env = "WEIR_ADMIN", hide_env_values = true)]
@@ -194,6 +195,7 @@ pub struct ChangeArgs {
 
 #[derive(Args, Clone, Debug)]
 pub struct ShiftArgs {
+    /// Name of the split, e.g. shop
     pub split: String,
     /// A version and its percent of the whole, e.g. v2=25 or v2=0.5
     #[arg(required = true, value_name = "VERSION=PERCENT", value_parser = Part::parse)]
@@ -204,6 +206,7 @@ pub struct ShiftArgs {
 
 #[derive(Args, Clone, Debug)]
 pub struct RollbackArgs {
+    /// Name of the split, e.g. shop
     pub split: String,
     /// To this version [default: the split's stable one]
     #[arg(long, value_name = "VERSION", conflicts_with = "to_revision")]
@@ -220,6 +223,7 @@ pub struct RollbackArgs {
 
 #[derive(Args, Clone, Debug)]
 pub struct ReleaseArgs {
+    /// Name of the split, e.g. shop
     pub split: String,
     /// Say what would happen, do nothing
     #[arg(long)]
@@ -306,6 +310,11 @@ impl std::fmt::Display for Target {
     }
 }
 
+/// An empty `$WEIR_CONFIG` is as good as none, where clap's own parser of paths would refuse every command.
+fn file() -> impl TypedValueParser<Value = PathBuf> {
+    clap::builder::OsStringValueParser::new().map(PathBuf::from)
+}
+
 /// `250ms`, `10s`, `1h30m`; a bare number is an error, as in the file.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a duration; write it as in 250ms, 10s or 1h30m");
@@ -381,6 +390,12 @@ mod tests {
         {
             parse(line).expect(line);
         }
+    }
+
+    #[test]
+    fn an_empty_file_name_is_none() {
+        let cli = Cli::try_parse_from(["weir", "-c", "", "check"]).unwrap();
+        assert_eq!(crate::cli::address::explicit(&cli.common), None);
     }
 
     #[test]

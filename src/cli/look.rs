@@ -8,7 +8,7 @@ use http::Method;
 use super::args::{HistoryArgs, ReloadArgs, StatusArgs};
 use super::client::{Answer, Call, Client, segment};
 use super::exit::{Exit, Failure};
-use super::print::Printer;
+use super::print::{Printer, to_stderr};
 use super::render;
 use super::views::{Diagnostic, History, Reload, Split, Status};
 
@@ -106,7 +106,7 @@ pub async fn history(client: &Client, printer: Printer, args: &HistoryArgs) -> R
 /// `weir reload`.
 pub async fn reload(client: &Client, printer: Printer, args: &ReloadArgs) -> Result<(), Failure> {
     let path = if args.dry_run { "/api/v1/config/reload?dry_run=true" } else { "/api/v1/config/reload" };
-    let answer = client.call(Call::new(Method::POST, path)).await.map_err(|f| rejected(f, printer))?;
+    let answer = client.call(Call::new(Method::POST, path)).await.map_err(rejected)?;
     if printer.json {
         printer.body(&answer.body);
         return Ok(());
@@ -118,7 +118,7 @@ pub async fn reload(client: &Client, printer: Printer, args: &ReloadArgs) -> Res
 }
 
 /// A configuration with errors has its own exit code, and its diagnostics are printed before the refusal.
-fn rejected(mut failure: Failure, printer: Printer) -> Failure {
+fn rejected(mut failure: Failure) -> Failure {
     #[derive(serde::Deserialize)]
     struct Diagnostics {
         diagnostics: Vec<Diagnostic>,
@@ -129,7 +129,7 @@ fn rejected(mut failure: Failure, printer: Printer) -> Failure {
     failure.exit = Exit::ConfigInvalid;
     let body = failure.body.as_deref().unwrap_or_default();
     if let Ok(Diagnostics { diagnostics }) = serde_json::from_slice(body) {
-        printer.info(&render::diagnostics(&diagnostics));
+        to_stderr(&render::diagnostics(&diagnostics));
     }
     failure.note("the old configuration stays in force; `weir check` shows the lines")
 }

@@ -225,9 +225,8 @@ pub struct RollbackArgs {
 pub struct ReleaseArgs {
     /// Name of the split, e.g. shop
     pub split: String,
-    /// Say what would happen, do nothing
-    #[arg(long)]
-    pub dry_run: bool,
+    #[command(flatten)]
+    pub change: ChangeArgs,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -238,9 +237,8 @@ pub struct DrainArgs {
     /// Return when nothing is in flight any more (exit code 9 after --timeout)
     #[arg(long, conflicts_with = "dry_run")]
     pub wait: bool,
-    /// Say what would happen, do nothing
-    #[arg(long)]
-    pub dry_run: bool,
+    #[command(flatten)]
+    pub change: ChangeArgs,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -248,9 +246,8 @@ pub struct UndrainArgs {
     /// e.g. shop/v1 or shop/v1/10.0.0.11:9000
     #[arg(value_name = "SPLIT/VERSION[/ENDPOINT]", value_parser = Target::parse)]
     pub target: Target,
-    /// Say what would happen, do nothing
-    #[arg(long)]
-    pub dry_run: bool,
+    #[command(flatten)]
+    pub change: ChangeArgs,
 }
 
 #[derive(Args, Clone, Debug)]

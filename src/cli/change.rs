@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::json;
 
-use super::args::{DrainArgs, ReleaseArgs, RollbackArgs, ShiftArgs, Target};
+use super::args::{ChangeArgs, DrainArgs, ReleaseArgs, RollbackArgs, ShiftArgs, Target, UndrainArgs};
 use super::client::{Answer, Call, Client, segment};
 use super::exit::{Exit, Failure};
 use super::print::Printer;
@@ -70,8 +70,9 @@ pub async fn rollback(client: &Client, printer: Printer, args: &RollbackArgs) ->
 pub async fn release(client: &Client, printer: Printer, args: &ReleaseArgs) -> Result<(), Failure> {
     let path = split_path(&args.split);
     let before = weights_now(client, &path).await;
-    let delete = Call::new(Method::DELETE, with_dry_run(format!("{path}/override"), args.dry_run));
-    changed(printer, before.as_ref(), &client.call(delete).await?)
+    let delete = Call::new(Method::DELETE, with_dry_run(format!("{path}/override"), args.change.dry_run));
+    let body = json!({"reason": args.change.reason});
+    changed(printer, before.as_ref(), &client.call(delete.body(body)).await?)
 }
 
 /// For the line's left side only: if it cannot be had, the change goes ahead and tells why it fails, if it does.
@@ -91,7 +92,7 @@ fn changed(printer: Printer, before: Option<&Weights>, answer: &Answer) -> Resul
 /// `weir drain`, and with `--wait` until nothing is in flight.
 pub async fn drain(client: &Client, printer: Printer, args: &DrainArgs, wait: Option<Duration>) -> Result<(), Failure> {
     let start = Instant::now();
-    let answer = client.call(drain_call(&args.target, "drain", args.dry_run)).await?;
+    let answer = client.call(drain_call(&args.target, "drain", &args.change)).await?;
     if !args.wait {
         return drained(printer, &args.target, "draining", &answer);
     }
@@ -128,17 +129,17 @@ async fn wait_drained(client: &Client, target: &Target, end: Instant) -> Result<
 }
 
 /// `weir undrain`.
-pub async fn undrain(client: &Client, printer: Printer, target: &Target, dry_run: bool) -> Result<(), Failure> {
-    let answer = client.call(drain_call(target, "undrain", dry_run)).await?;
-    drained(printer, target, "takes requests again", &answer)
+pub async fn undrain(client: &Client, printer: Printer, args: &UndrainArgs) -> Result<(), Failure> {
+    let answer = client.call(drain_call(&args.target, "undrain", &args.change)).await?;
+    drained(printer, &args.target, "takes requests again", &answer)
 }
 
-fn drain_call(target: &Target, verb: &str, dry_run: bool) -> Call {
-    let call = Call::new(Method::POST, with_dry_run(format!("{}/{verb}", version_path(target)), dry_run));
-    match &target.endpoint {
-        Some(endpoint) => call.body(json!({"endpoint": endpoint})),
-        None => call,
+fn drain_call(target: &Target, verb: &str, change: &ChangeArgs) -> Call {
+    let mut body = json!({"reason": change.reason});
+    if let Some(endpoint) = &target.endpoint {
+        body["endpoint"] = json!(endpoint);
     }
+    Call::new(Method::POST, with_dry_run(format!("{}/{verb}", version_path(target)), change.dry_run)).body(body)
 }
 
 fn drained(printer: Printer, target: &Target, what: &str, answer: &Answer) -> Result<(), Failure> {

@@ -229,7 +229,9 @@ fn by() -> HeaderValue {
     let named = |key| std::env::var(key).ok().filter(|v| !v.is_empty());
     let user = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(named);
     let user = user.unwrap_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()));
-    let plain: String = user.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect();
+    // What the API takes as a name; anything else would be logged as nobody.
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "_-.@+".contains(c) { c } else { '_' };
+    let plain: String = user.chars().take(64).map(plain).collect();
     HeaderValue::from_str(&format!("local:{plain}")).unwrap_or(HeaderValue::from_static("local:unknown"))
 }
 

@@ -133,7 +133,7 @@ async fn remote(command: Command, common: &Common, printer: Printer, client: &Cl
         Command::Rollback(args) => change::rollback(client, printer, &args).await?,
         Command::Release(args) => change::release(client, printer, &args).await?,
         Command::Drain(args) => change::drain(client, printer, &args, common.timeout).await?,
-        Command::Undrain(args) => change::undrain(client, printer, &args.target, args.dry_run).await?,
+        Command::Undrain(args) => change::undrain(client, printer, &args).await?,
         // Every other command was taken before; said as such rather than by a panic should one be forgotten.
         other => return Err(not_yet(&format!("{other:?}").to_lowercase())),
     }

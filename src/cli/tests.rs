@@ -120,7 +120,7 @@ fn release_and_drains_ask_the_right_paths() {
     );
     let requests = scripted("drain shop/v1/10.0.0.1:9", &[(200, SHOP)]).0;
     assert!(requests[0].starts_with("POST /api/v1/splits/shop/versions/v1/drain HTTP/1.1\r\n"), "{}", requests[0]);
-    assert!(requests[0].ends_with(r#"{"endpoint":"10.0.0.1:9"}"#), "{}", requests[0]);
+    assert!(requests[0].ends_with(r#"{"endpoint":"10.0.0.1:9","reason":""}"#), "{}", requests[0]);
     let requests = scripted("undrain shop/v1", &[(200, SHOP)]).0;
     assert!(requests[0].starts_with("POST /api/v1/splits/shop/versions/v1/undrain HTTP/1.1\r\n"), "{}", requests[0]);
 }

@@ -1,6 +1,34 @@
 //! The operator's text made safe: TOML in, either a `Config` in which everything resolves, or a report of every
 //! problem with its place, cause and remedy. Pure but for reading the named files and environment.
+//!
+//! The way: `files` reads, `tree` gives every value its place, `merge` puts includes in, `check` walks it against the
+//! schema made from `raw`, `resolve` makes the `Config`; problems of all of them meet in a `Report` (`error`,
+//! `render`). Refuses: to stop at the first problem, and to ignore a key it cannot obey.
 
+mod check;
+pub mod durations;
+mod effective;
+mod env;
+mod error;
+mod files;
+mod load;
+mod merge;
+mod path;
+mod raw;
+mod render;
+mod resolve;
+mod schema;
+pub mod sizes;
+mod suggest;
+mod tree;
 mod types;
 
+#[cfg(test)]
+mod tests;
+
+pub use effective::effective;
+pub use error::{Code, Diagnostic, Place, Position, Report, Severity, Source};
+pub use load::{Env, Loaded, check_text, find, load, read_digest};
+pub use render::Format;
+pub use schema::schema;
 pub use types::*;

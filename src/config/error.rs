@@ -1,0 +1,260 @@
+//! Diagnostics: one problem each, with code, place, cause and remedy; and the report that collects them.
+//!
+//! Invariant: codes are a contract (surface.md section 5). A report is never cut short: everything that can be found
+//! in one run is in it.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    Error,
+    Warning,
+}
+
+impl Severity {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $severity:ident;)*) => {
+        /// What kind of problem it is. Warnings become errors under `--strict`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code { $($(#[$doc])* $name,)* }
+
+        impl Code {
+            /// Every code there is.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// As printed.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// Unless `--strict`.
+            pub fn severity(self) -> Severity {
+                match self { $(Self::$name => Severity::$severity,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    Syntax = "syntax", Error;
+    UnknownKey = "unknown-key", Error;
+    WrongType = "wrong-type", Error;
+    MissingKey = "missing-key", Error;
+    OutOfRange = "out-of-range", Error;
+    BadDuration = "bad-duration", Error;
+    BadSize = "bad-size", Error;
+    BadAddress = "bad-address", Error;
+    BadRegex = "bad-regex", Error;
+    BadMatch = "bad-match", Error;
+    UnknownName = "unknown-name", Error;
+    DuplicateName = "duplicate-name", Error;
+    NoWeight = "no-weight", Error;
+    EnvUnset = "env-unset", Error;
+    FileUnreadable = "file-unreadable", Error;
+    BadCertificate = "bad-certificate", Error;
+    UnsafeAdmin = "unsafe-admin", Error;
+    EmptyConfig = "empty-config", Error;
+    HeldConflict = "held-conflict", Error;
+    AddressInUse = "address-in-use", Error;
+    NotYet = "not-yet", Error;
+    WeightsNot100 = "weights-not-100", Warning;
+    UnreachableRoute = "unreachable-route", Warning;
+    UnusedSplit = "unused-split", Warning;
+    NameNotResolved = "name-not-resolved", Warning;
+    NoHealthCheck = "no-health-check", Warning;
+    RestartNeeded = "restart-needed", Warning;
+    DeprecatedKey = "deprecated-key", Warning;
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A text that was read, and what it is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub name: String,
+    pub text: Arc<str>,
+}
+
+/// Bytes of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Index into `Report::sources`.
+    pub source: usize,
+    pub span: Range<usize>,
+}
+
+/// One problem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    pub code: Code,
+    pub severity: Severity,
+    /// One line: what is wrong, with the names involved.
+    pub message: String,
+    pub place: Option<Place>,
+    /// Full path of the key, `splits.shop.versions.v2.wieght`.
+    pub key: Option<String>,
+    /// Stands at the caret.
+    pub label: Option<String>,
+    /// Another place that belongs to it, with its label.
+    pub related: Option<(Place, String)>,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    /// A problem of the file as a whole; the rest is added with the methods below.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            severity: code.severity(),
+            message: message.into(),
+            place: None,
+            key: None,
+            label: None,
+            related: None,
+            help: None,
+        }
+    }
+
+    pub fn at(mut self, place: Option<Place>) -> Self {
+        self.place = place;
+        self
+    }
+
+    pub fn key(mut self, key: impl fmt::Display) -> Self {
+        self.key = Some(key.to_string()).filter(|k| !k.is_empty());
+        self
+    }
+
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    pub fn related(mut self, place: Option<Place>, label: impl Into<String>) -> Self {
+        self.related = place.map(|p| (p, label.into()));
+        self
+    }
+
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Label and help in one line, for formats without a caret.
+    pub fn advice(&self) -> Option<String> {
+        match (&self.label, &self.help) {
+            (Some(label), Some(help)) if label.ends_with('?') => Some(format!("{label} {help}")),
+            (Some(label), Some(help)) => Some(format!("{label}; {help}")),
+            (one, other) => one.clone().or_else(|| other.clone()),
+        }
+    }
+}
+
+/// Line and column, both from 1; columns count characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    pub line: usize,
+    pub column: usize,
+}
+
+impl Source {
+    /// Where a byte is; past the end counts as the end.
+    pub fn position(&self, byte: usize) -> Position {
+        let mut end = byte.min(self.text.len());
+        while !self.text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let before = &self.text[..end];
+        let line_start = before.rfind('\n').map_or(0, |i| i + 1);
+        Position { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
+    }
+}
+
+/// Everything found in one run, with the texts it was found in. Renderings are in `render.rs`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The first is the file that was asked for.
+    pub sources: Vec<Source>,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Report {
+    /// A report about a file (or a listener, an address: whatever `name` is) without a text.
+    pub fn about(name: impl Into<String>) -> Self {
+        Self { sources: vec![Source { name: name.into(), text: "".into() }], diagnostics: Vec::new() }
+    }
+
+    pub fn push(&mut self, diagnostic: Diagnostic) {
+        self.diagnostics.push(diagnostic);
+    }
+
+    pub fn errors(&self) -> usize {
+        self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count()
+    }
+
+    pub fn warnings(&self) -> usize {
+        self.diagnostics.len() - self.errors()
+    }
+
+    pub fn has_errors(&self) -> bool {
+        self.errors() > 0
+    }
+
+    /// Turns every warning into an error (`--strict`).
+    pub fn strict(&mut self) {
+        for diagnostic in &mut self.diagnostics {
+            diagnostic.severity = Severity::Error;
+        }
+    }
+
+    /// Name of the file that was asked for.
+    pub fn name(&self) -> &str {
+        self.sources.first().map_or("weir.toml", |s| &s.name)
+    }
+
+    /// Where a diagnostic is, for a one-line mention: `weir.toml:7:8`, or the name alone.
+    pub fn location(&self, diagnostic: &Diagnostic) -> String {
+        match diagnostic.place.as_ref().and_then(|p| Some((self.sources.get(p.source)?, p))) {
+            Some((source, place)) => {
+                let at = source.position(place.span.start);
+                format!("{}:{}:{}", source.name, at.line, at.column)
+            }
+            None => self.name().to_owned(),
+        }
+    }
+
+    /// In the order of the files and their lines; problems without a place come last.
+    pub fn sort(&mut self) {
+        self.diagnostics.sort_by_key(|d| d.place.as_ref().map_or((usize::MAX, 0), |p| (p.source, p.span.start)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_count_lines_and_characters() {
+        let source = Source { name: "x".into(), text: "äb\nc".into() };
+        assert_eq!(source.position(0), Position { line: 1, column: 1 });
+        assert_eq!(source.position(2), Position { line: 1, column: 2 });
+        assert_eq!(source.position(1), Position { line: 1, column: 1 }, "inside a character");
+        assert_eq!(source.position(99), Position { line: 2, column: 2 });
+    }
+}

@@ -1,0 +1,247 @@
+//! From a path to a `Config` or a report: read, parse, include, check, resolve.
+//!
+//! Why in this order: a syntax error makes everything behind it guesswork, so it stands alone; from there on every
+//! step reports what it finds and hands on the sound rest, so that one run shows all problems.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use super::error::{Code, Diagnostic, Place, Report, Source};
+use super::files::Reading;
+use super::merge::merge;
+use super::path::Path as KeyPath;
+use super::tree::{Builder, Kind, Node};
+use super::{Config, check, resolve};
+
+/// The environment as the operator set it.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// What came of loading.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// There is one exactly if the report has no error.
+    pub config: Option<Config>,
+    pub report: Report,
+    /// Every file that was read or should have been, and the folder of every include pattern: what to watch.
+    pub files: Vec<PathBuf>,
+    /// Of all contents; equal to `read_digest` of the same files.
+    pub digest: [u8; 32],
+}
+
+/// Loads a file and its includes.
+pub fn load(path: &Path, env: Env<'_>) -> Loaded {
+    let mut loader = Loader::new(path, env);
+    let tree = loader.root(path);
+    loader.finish(tree, path)
+}
+
+/// Checks a text that is not (yet) a file; `name` is what reports call it, and relative paths are relative to it.
+///
+/// Includes are refused: whoever may send a text must not read the machine's files through the diagnostics.
+pub fn check_text(name: &str, text: &str, env: Env<'_>) -> Loaded {
+    let mut loader = Loader::new(Path::new(name), env);
+    loader.reading.text(text);
+    let tree = loader.parse(name.to_owned(), text.to_owned());
+    if let Some(tree) = &tree {
+        loader.refuse_include(tree, "check the file itself with `weir check`, or paste the included texts in");
+    }
+    loader.finish(tree, Path::new(name))
+}
+
+/// Digest of the file and its includes as they are now, for a watcher.
+///
+/// # Errors
+/// When the file itself cannot be read; a missing include is part of the digest.
+pub fn read_digest(path: &Path) -> io::Result<[u8; 32]> {
+    let env = |name: &str| std::env::var(name).ok();
+    let mut loader = Loader::new(path, &env);
+    loader.root(path);
+    loader.root_error.map_or(Ok(loader.reading.digest()), Err)
+}
+
+/// Which file is meant: `--config`, `$WEIR_CONFIG`, `./weir.toml` if it is there, else `/etc/weir/weir.toml`.
+pub fn find(explicit: Option<&Path>, env: Env<'_>) -> PathBuf {
+    if let Some(path) = explicit {
+        return path.to_owned();
+    }
+    if let Some(path) = env("WEIR_CONFIG").filter(|p| !p.is_empty()) {
+        return path.into();
+    }
+    let (here, system) = (PathBuf::from("weir.toml"), PathBuf::from("/etc/weir/weir.toml"));
+    // With neither there, the error should name the one people expect to edit.
+    if here.exists() || !system.exists() { here } else { system }
+}
+
+struct Loader<'a> {
+    env: Env<'a>,
+    report: Report,
+    reading: Reading,
+    root_error: Option<io::Error>,
+}
+
+impl<'a> Loader<'a> {
+    fn new(path: &Path, env: Env<'a>) -> Self {
+        let report = Report::about(path.display().to_string());
+        Self { env, report, reading: Reading::default(), root_error: None }
+    }
+
+    fn root(&mut self, path: &Path) -> Option<Node> {
+        let name = path.display().to_string();
+        match self.reading.file(path) {
+            Ok(bytes) => {
+                let mut tree = self.parse_bytes(name, bytes)?;
+                self.include(&mut tree, path.parent().unwrap_or(Path::new("")));
+                Some(tree)
+            }
+            Err(error) => {
+                let diagnostic = Diagnostic::new(Code::FileUnreadable, format!("{name} cannot be read: {error}"));
+                self.report.push(diagnostic.help("name a file with --config FILE; `weir init` writes a first one"));
+                self.root_error = Some(error);
+                None
+            }
+        }
+    }
+
+    fn parse_bytes(&mut self, name: String, bytes: Vec<u8>) -> Option<Node> {
+        match String::from_utf8(bytes) {
+            Ok(text) => self.parse(name, text),
+            Err(error) => {
+                let valid = error.utf8_error().valid_up_to();
+                let text = String::from_utf8_lossy(&error.into_bytes()).into_owned();
+                let place = Place { source: self.add_source(name, text), span: valid..valid + 1 };
+                let diagnostic = Diagnostic::new(Code::Syntax, "this byte is not UTF-8").at(Some(place));
+                self.report.push(diagnostic.label("here").help("save the file as UTF-8"));
+                None
+            }
+        }
+    }
+
+    fn parse(&mut self, name: String, text: String) -> Option<Node> {
+        let source = self.add_source(name, text);
+        let text = self.report.sources[source].text.clone();
+        match DeTable::parse(&text) {
+            Ok(table) => Some(Builder { source, env: self.env, report: &mut self.report }.document(&table)),
+            Err(error) => {
+                let place = error.span().map(|span| Place { source, span });
+                let diagnostic = Diagnostic::new(Code::Syntax, format!("invalid TOML: {}", error.message()));
+                self.report.push(diagnostic.at(place).label("here").help("https://toml.io explains the format"));
+                None
+            }
+        }
+    }
+
+    /// The first takes the place that `Report::about` made for it.
+    fn add_source(&mut self, name: String, text: String) -> usize {
+        let source = Source { name, text: text.into() };
+        match self.report.sources.as_mut_slice() {
+            [first] if first.text.is_empty() && first.name == source.name => {
+                *first = source;
+                0
+            }
+            _ => {
+                self.report.sources.push(source);
+                self.report.sources.len() - 1
+            }
+        }
+    }
+
+    fn include(&mut self, root: &mut Node, folder: &Path) {
+        let mut done = vec![self.reading.paths[0].canonicalize().ok()];
+        for (pattern, place, key) in include_patterns(root) {
+            let files = match self.reading.expand(folder, &pattern) {
+                Ok(files) => files,
+                Err(error) => {
+                    self.unreadable(&pattern, &error, place, &key);
+                    continue;
+                }
+            };
+            for file in files {
+                let identity = file.canonicalize().ok();
+                if identity.is_some() && done.contains(&identity) {
+                    continue;
+                }
+                done.push(identity);
+                self.included(root, &file, &place, &key);
+            }
+        }
+    }
+
+    fn included(&mut self, root: &mut Node, file: &Path, place: &Place, key: &KeyPath) {
+        let name = file.display().to_string();
+        match self.reading.file(file) {
+            Ok(bytes) => {
+                let Some(tree) = self.parse_bytes(name, bytes) else {
+                    root.flawed = true;
+                    return;
+                };
+                self.refuse_include(&tree, "name the file in the `include` of the main file");
+                merge(root, tree, &mut self.report);
+            }
+            Err(error) => {
+                root.flawed = true;
+                self.unreadable(&name, &error, place.clone(), key);
+            }
+        }
+    }
+
+    fn unreadable(&mut self, name: &str, error: &io::Error, place: Place, key: &KeyPath) {
+        let diagnostic = Diagnostic::new(Code::FileUnreadable, format!("{name} cannot be read: {error}"));
+        let diagnostic = diagnostic.at(Some(place)).key(key).label("included here");
+        self.report.push(diagnostic.help("paths are relative to this file; `*` stands for any file name"));
+    }
+
+    fn refuse_include(&mut self, tree: &Node, help: &str) {
+        let path = KeyPath::root().key("include");
+        if tree.find(&path).is_some() {
+            let diagnostic = Diagnostic::new(Code::UnknownKey, "`include` is not followed here");
+            let diagnostic = diagnostic.at(tree.key_place_of(&path)).key(path).label("only the main file may include");
+            self.report.push(diagnostic.help(help));
+        }
+    }
+
+    fn finish(mut self, tree: Option<Node>, path: &Path) -> Loaded {
+        let mut config = None;
+        if let Some(mut tree) = tree {
+            self.report.diagnostics.extend(emptiness(&tree));
+            check::check(&mut tree, &mut self.report);
+            let folder = path.parent().unwrap_or(Path::new(""));
+            config = resolve::resolve(&tree, folder, self.env, &mut self.report);
+        }
+        self.report.sort();
+        let config = config.filter(|_| !self.report.has_errors());
+        Loaded { config, files: self.reading.paths.clone(), digest: self.reading.digest(), report: self.report }
+    }
+}
+
+/// What `include` asks for; whatever else stands there, the walk reports.
+fn include_patterns(root: &Node) -> Vec<(String, Place, KeyPath)> {
+    let path = KeyPath::root().key("include");
+    let Some(Node { kind: Kind::Array(items), .. }) = root.find(&path) else { return Vec::new() };
+    let text = |(i, item): (usize, &Node)| match &item.kind {
+        Kind::String(pattern) => Some((pattern.clone(), item.place.clone(), path.index(i))),
+        _ => None,
+    };
+    items.iter().enumerate().filter_map(text).collect()
+}
+
+/// An empty file is valid TOML, and a proxy that took it would drop every listener.
+fn emptiness(root: &Node) -> Option<Diagnostic> {
+    let Kind::Table(entries) = &root.kind else { return None };
+    let is_empty = |name: &&str| match entries.iter().find(|(k, _)| k == name).map(|(_, n)| &n.kind) {
+        None => !root.flawed,
+        Some(Kind::Table(inner)) => inner.is_empty(),
+        Some(Kind::Array(items)) => items.is_empty(),
+        Some(_) => false,
+    };
+    let missing: Vec<&str> = ["listeners", "routes", "splits"].into_iter().filter(is_empty).collect();
+    let message = match missing.as_slice() {
+        [] => return None,
+        _ if entries.is_empty() => "the configuration is empty".to_owned(),
+        some => format!("the configuration has no {}", some.join(" and no ")),
+    };
+    let help =
+        "it needs a [listeners.NAME], a [[routes]] and a [splits.NAME.versions]; `weir init` writes a first file";
+    Some(Diagnostic::new(Code::EmptyConfig, message).help(help))
+}

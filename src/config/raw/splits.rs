@@ -1,0 +1,355 @@
+//! `[defaults]` and `[splits.NAME]` with its versions.
+
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Dur, OneOrMany, RawMatch, RawRollout, Size};
+
+/// What every split takes; a split overrides key by key with a table of the same name.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawDefaults {
+    /// How long endpoints are waited for.
+    pub timeouts: RawUpstreamTimeouts,
+    #[schemars(extend("x-weir-not-yet" = true))]
+    pub sticky: Option<RawSticky>,
+    #[schemars(extend("x-weir-not-yet" = true))]
+    pub retries: RawRetries,
+    #[schemars(extend("x-weir-not-yet" = true))]
+    pub health: RawHealth,
+    #[schemars(extend("x-weir-not-yet" = true))]
+    pub eject: RawEject,
+    /// How leaving endpoints finish.
+    pub drain: RawDrain,
+    /// Connections and requests per endpoint.
+    pub pool: RawPool,
+}
+
+/// One application whose traffic is divided among its versions.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawSplit {
+    /// Rollback target and baseline; default: the version of the largest weight.
+    pub stable: Option<String>,
+    /// What a version's share follows.
+    #[serde(default)]
+    pub weigh_by: RawWeighBy,
+    /// How an endpoint is chosen among those of a version.
+    #[serde(default)]
+    pub balance: RawBalance,
+    /// Keep a user on the version they got.
+    #[schemars(extend("x-weir-not-yet" = true))]
+    pub sticky: Option<RawSticky>,
+    /// What happens when a version has no endpoint to use.
+    #[serde(default)]
+    #[schemars(extend("x-weir-not-yet" = true))]
+    pub on_unavailable: RawOnUnavailable,
+    /// Answers carry `weir-version`.
+    #[serde(default)]
+    pub expose_version: bool,
+    /// How long endpoints are waited for.
+    #[serde(default)]
+    pub timeouts: RawUpstreamTimeouts,
+    #[serde(default)]
+    #[schemars(extend("x-weir-not-yet" = true))]
+    pub retries: RawRetries,
+    #[serde(default)]
+    #[schemars(extend("x-weir-not-yet" = true))]
+    pub health: RawHealth,
+    #[serde(default)]
+    #[schemars(extend("x-weir-not-yet" = true))]
+    pub eject: RawEject,
+    /// How leaving endpoints finish.
+    #[serde(default)]
+    pub drain: RawDrain,
+    /// Connections and requests per endpoint.
+    #[serde(default)]
+    pub pool: RawPool,
+    /// The releases, by name.
+    #[schemars(required)]
+    pub versions: Option<IndexMap<String, RawVersion>>,
+    /// Who gets which version whatever the weights say.
+    #[serde(default)]
+    #[schemars(extend("x-weir-not-yet" = true))]
+    pub rules: Vec<RawRule>,
+    /// Copies of requests to another version.
+    #[schemars(extend("x-weir-not-yet" = true))]
+    pub mirror: Option<RawMirror>,
+    /// A plan of steps that moves the weights.
+    #[schemars(extend("x-weir-not-yet" = true))]
+    pub rollout: Option<RawRollout>,
+}
+
+/// One release: a weight and its endpoints.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawVersion {
+    /// Relative share; default: 1 if no version of the split has one, else 0.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub weight: Option<u32>,
+    /// Addresses that answer: `ip:port`.
+    pub endpoints: Option<Vec<RawEndpoint>>,
+    /// How often a name is asked again.
+    #[schemars(extend("x-weir-not-yet" = true, "default" = "30s"))]
+    pub dns_refresh: Option<Dur>,
+    /// What is spoken with the endpoints.
+    #[serde(default)]
+    pub protocol: RawProtocol,
+    /// TLS towards the endpoints.
+    #[schemars(extend("x-weir-not-yet" = true))]
+    pub tls: Option<RawUpstreamTls>,
+    /// Overrides the split's `health`.
+    #[schemars(extend("x-weir-not-yet" = true))]
+    pub health: Option<RawHealth>,
+}
+
+/// `ip:port`, or a table.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum RawEndpoint {
+    Address(String),
+    Table(RawEndpointTable),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawEndpointTable {
+    #[schemars(required)]
+    pub address: Option<String>,
+    /// Relative share among the version's endpoints.
+    #[schemars(range(min = 0, max = 1_000_000), extend("x-weir-not-yet" = true))]
+    pub weight: Option<u32>,
+}
+
+/// How long an endpoint is waited for; `0s` = no limit.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawUpstreamTimeouts {
+    pub connect: Dur,
+    /// To the first byte of the answer.
+    pub first_byte: Dur,
+    /// The whole exchange.
+    pub total: Dur,
+    /// An origin that is silent in a body.
+    #[schemars(extend("x-weir-not-yet" = true))]
+    pub stall: Dur,
+    /// Life of an idle pooled connection.
+    pub idle: Dur,
+}
+
+impl Default for RawUpstreamTimeouts {
+    fn default() -> Self {
+        Self {
+            connect: Dur::secs(1),
+            first_byte: Dur::secs(30),
+            total: Dur::secs(0),
+            stall: Dur::secs(0),
+            idle: Dur::secs(60),
+        }
+    }
+}
+
+/// How leaving endpoints finish.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawDrain {
+    /// After this its requests are cut.
+    pub timeout: Dur,
+    /// The same for WebSocket and CONNECT streams.
+    #[schemars(extend("x-weir-not-yet" = true))]
+    pub upgraded_timeout: Dur,
+    /// A new endpoint's share grows over this time.
+    #[schemars(extend("x-weir-not-yet" = true))]
+    pub slow_start: Dur,
+}
+
+impl Default for RawDrain {
+    fn default() -> Self {
+        Self { timeout: Dur::secs(30), upgraded_timeout: Dur::secs(3600), slow_start: Dur::secs(0) }
+    }
+}
+
+/// Connections and requests per endpoint, over all workers.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawPool {
+    /// Idle connections that are kept.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub idle_per_endpoint: usize,
+    /// Requests in flight; above it the endpoint counts as full.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_in_flight: u32,
+    /// Requests that wait for a full version.
+    #[schemars(extend("x-weir-not-yet" = true))]
+    pub queue: u32,
+}
+
+impl Default for RawPool {
+    fn default() -> Self {
+        Self { idle_per_endpoint: 64, max_in_flight: 1024, queue: 0 }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawWeighBy {
+    #[default]
+    Weight,
+    #[schemars(extend("x-weir-not-yet" = true))]
+    Endpoints,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawBalance {
+    #[default]
+    LeastRequests,
+    #[schemars(extend("x-weir-not-yet" = true))]
+    RoundRobin,
+    #[schemars(extend("x-weir-not-yet" = true))]
+    Hash,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawProtocol {
+    #[default]
+    Auto,
+    Http1,
+    #[schemars(extend("x-weir-not-yet" = true))]
+    Http2,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawOnUnavailable {
+    #[default]
+    Spill,
+    Fail,
+    Hold,
+}
+
+/// Keep a user on the version they got.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawSticky {
+    pub by: RawStickyBy,
+    /// Of the cookie or header.
+    pub name: Option<String>,
+    pub ttl: Option<Dur>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawStickyBy {
+    Cookie,
+    Header,
+    ClientIp,
+}
+
+/// Another attempt at another endpoint of the same version.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawRetries {
+    /// After the first.
+    pub attempts: u32,
+    pub on: Vec<String>,
+    pub methods: Vec<String>,
+    /// Part of the requests in flight.
+    #[schemars(range(min = 0, max = 1))]
+    pub budget: f64,
+    /// One last attempt goes to stable.
+    pub rescue: bool,
+}
+
+impl Default for RawRetries {
+    fn default() -> Self {
+        let owned = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
+        Self {
+            attempts: 1,
+            on: owned(&["connect", "reset", "502", "503", "504"]),
+            methods: owned(&["GET", "HEAD", "OPTIONS"]),
+            budget: 0.2,
+            rescue: false,
+        }
+    }
+}
+
+/// Active checks; off until `path` is given.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawHealth {
+    pub path: Option<String>,
+    pub interval: Dur,
+    pub timeout: Dur,
+    pub expect: String,
+    #[schemars(range(min = 1))]
+    pub healthy_after: u32,
+    #[schemars(range(min = 1))]
+    pub unhealthy_after: u32,
+}
+
+impl Default for RawHealth {
+    fn default() -> Self {
+        Self {
+            path: None,
+            interval: Dur::secs(5),
+            timeout: Dur::secs(2),
+            expect: "200-399".into(),
+            healthy_after: 2,
+            unhealthy_after: 3,
+        }
+    }
+}
+
+/// Consecutive failures take an endpoint out.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawEject {
+    pub errors: u32,
+    #[serde(rename = "for")]
+    pub duration: Dur,
+    #[schemars(range(min = 0, max = 100))]
+    pub max_percent: u32,
+}
+
+impl Default for RawEject {
+    fn default() -> Self {
+        Self { errors: 5, duration: Dur::secs(10), max_percent: 50 }
+    }
+}
+
+/// TLS towards the endpoints.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawUpstreamTls {
+    pub ca: Option<String>,
+    pub server_name: Option<String>,
+}
+
+/// Who gets which version whatever the weights say.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawRule {
+    pub name: String,
+    #[serde(rename = "match")]
+    pub matches: OneOrMany<RawMatch>,
+    pub version: Option<String>,
+    pub weights: Option<IndexMap<String, u32>>,
+    /// Reaches the version even after a rollback has closed it.
+    #[serde(default)]
+    pub test: bool,
+}
+
+/// Copies of requests to another version; answers are thrown away.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawMirror {
+    pub version: String,
+    #[schemars(range(min = 0, max = 100))]
+    pub percent: f64,
+    pub methods: Option<Vec<String>>,
+    pub max_body: Option<Size>,
+    pub max_in_flight: Option<u32>,
+}

@@ -1,0 +1,184 @@
+//! Addresses: what to listen on, and where endpoints are.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use crate::config::error::{Code, Diagnostic};
+
+/// Why a text is not an address weir can use, with the remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadAddress {
+    code: Code,
+    message: String,
+    label: &'static str,
+    help: String,
+}
+
+impl BadAddress {
+    fn new(message: String, label: &'static str, help: impl Into<String>) -> Self {
+        Self { code: Code::BadAddress, message, label, help: help.into() }
+    }
+
+    fn not_yet(message: String, help: impl Into<String>) -> Self {
+        Self { code: Code::NotYet, message, label: "not built yet", help: help.into() }
+    }
+
+    /// Into a diagnostic that has place and key.
+    pub fn fill(self, diagnostic: &mut Diagnostic) {
+        diagnostic.code = self.code;
+        diagnostic.message = self.message;
+        diagnostic.label = Some(self.label.into());
+        diagnostic.help = Some(self.help);
+    }
+}
+
+/// Whether both are the same place, also when one is written as an IPv4 address inside IPv6.
+pub fn same(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() == b.port() && a.ip().to_canonical() == b.ip().to_canonical()
+}
+
+/// `ip:port` to listen on.
+///
+/// # Errors
+/// With the remedy.
+pub fn bind(text: &str) -> Result<SocketAddr, BadAddress> {
+    for (scheme, what) in [("unix:", "Unix sockets"), ("systemd:", "sockets of systemd")] {
+        if text.starts_with(scheme) {
+            let message = format!("{what} are not built yet in this version of weir: {text:?}");
+            return Err(BadAddress::not_yet(message, "write ip:port, for example \"127.0.0.1:8080\""));
+        }
+    }
+    if let Some(port) = text.strip_prefix(':').filter(|p| p.parse::<u16>().is_ok()) {
+        let help = format!("write \"0.0.0.0:{port}\" for all addresses, or \"127.0.0.1:{port}\" for this machine only");
+        return Err(BadAddress::new(format!("{text:?} does not say on which address"), "no address", help));
+    }
+    if let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) {
+        let help = format!("write {:?}", rest.trim_end_matches('/'));
+        return Err(BadAddress::new(format!("{text:?} is a URL, not an address"), "a URL", help));
+    }
+    ip_and_port(text).map_err(|problem| match problem {
+        Problem::Name => BadAddress::new(
+            format!("{text:?} is a name; weir listens on addresses"),
+            "a name",
+            "write ip:port, for example \"0.0.0.0:8080\"",
+        ),
+        Problem::Other(error) => error,
+    })
+}
+
+/// `ip:port` or `http://ip:port` of an endpoint.
+///
+/// # Errors
+/// With the remedy.
+pub fn endpoint(text: &str) -> Result<SocketAddr, BadAddress> {
+    for (scheme, what) in [("unix:", "Unix sockets"), ("https://", "TLS to endpoints")] {
+        if text.starts_with(scheme) {
+            let message = format!("{what} as endpoints: not built yet in this version of weir: {text:?}");
+            return Err(BadAddress::not_yet(message, "write ip:port of a plain HTTP endpoint, \"127.0.0.1:9001\""));
+        }
+    }
+    let plain = text.strip_prefix("http://").map_or(text, |rest| rest.strip_suffix('/').unwrap_or(rest));
+    let address = ip_and_port(plain).map_err(|problem| match problem {
+        Problem::Name => BadAddress::not_yet(
+            format!("names as endpoints are not built yet in this version of weir: {text:?}"),
+            "write the address: ip:port, for example \"10.0.0.11:9000\"",
+        ),
+        Problem::Other(error) => error,
+    })?;
+    if address.port() == 0 || address.ip().is_unspecified() {
+        let message = format!("nothing can be reached at {text:?}");
+        return Err(BadAddress::new(message, "not a place to connect to", "write the endpoint's own address and port"));
+    }
+    Ok(address)
+}
+
+enum Problem {
+    Name,
+    Other(BadAddress),
+}
+
+fn ip_and_port(text: &str) -> Result<SocketAddr, Problem> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    if let Some(port) = text.strip_prefix("localhost:").and_then(|p| p.parse().ok()) {
+        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    }
+    let other = |label, help: String| Problem::Other(BadAddress::new(format!("{text:?} is not ip:port"), label, help));
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Err(other("no port", format!("add a port: {:?}", SocketAddr::new(ip, 8080).to_string())));
+    }
+    if text.parse::<u16>().is_ok() {
+        return Err(other("no address", format!("write \"127.0.0.1:{text}\"")));
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err(other("no port", "write ip:port, for example \"127.0.0.1:8080\"".into()));
+    };
+    if port.parse::<u16>().is_err() {
+        return Err(other("not a port", "a port is a number from 1 to 65535".into()));
+    }
+    if host.parse::<std::net::Ipv6Addr>().is_ok() {
+        return Err(other("IPv6 needs brackets", format!("write \"[{host}]:{port}\"")));
+    }
+    let is_name = host.contains(|c: char| c.is_ascii_alphabetic())
+        && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+    if is_name {
+        Err(Problem::Name)
+    } else {
+        Err(other("not an address", "write ip:port, for example \"127.0.0.1:8080\"".into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_people_write_is_understood() {
+        for (text, address) in
+            [("127.0.0.1:8080", "127.0.0.1:8080"), ("[::]:8443", "[::]:8443"), ("localhost:80", "127.0.0.1:80")]
+        {
+            assert_eq!(bind(text).unwrap(), address.parse().unwrap());
+        }
+        assert_eq!(endpoint("http://10.0.0.1:9000/").unwrap(), "10.0.0.1:9000".parse().unwrap());
+    }
+
+    #[test]
+    fn every_mistake_has_its_remedy() {
+        for (text, code, help) in [
+            (":8080", Code::BadAddress, "write \"0.0.0.0:8080\" for all"),
+            ("8080", Code::BadAddress, "write \"127.0.0.1:8080\""),
+            ("127.0.0.1", Code::BadAddress, "add a port"),
+            ("::1:8080", Code::BadAddress, "add a port: \"[::1:8080]:8080\""),
+            ("fe80::1::2:80", Code::BadAddress, "write ip:port"),
+            ("127.0.0.1:99999", Code::BadAddress, "a port is a number"),
+            ("http://127.0.0.1:80/", Code::BadAddress, "write \"127.0.0.1:80\""),
+            ("example.com:80", Code::BadAddress, "write ip:port"),
+            ("unix:/run/x", Code::NotYet, "write ip:port"),
+            ("systemd:web", Code::NotYet, "write ip:port"),
+            ("", Code::BadAddress, "write ip:port"),
+        ] {
+            let error = bind(text).unwrap_err();
+            assert_eq!(error.code, code, "{text}");
+            assert!(error.help.starts_with(help), "{text}: {}", error.help);
+        }
+        for (text, code) in [
+            ("shop.internal:9000", Code::NotYet),
+            ("https://10.0.0.1:9443", Code::NotYet),
+            ("unix:/run/x", Code::NotYet),
+            ("10.0.0.1:0", Code::BadAddress),
+            ("0.0.0.0:80", Code::BadAddress),
+            ("http://10.0.0.1:80/path", Code::BadAddress),
+        ] {
+            assert_eq!(endpoint(text).unwrap_err().code, code, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC*") {
+            let _ = (bind(&text), endpoint(&text));
+        }
+    }
+}

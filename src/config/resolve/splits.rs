@@ -1,0 +1,157 @@
+//! Splits and their versions: weights, endpoints, the stable version.
+
+use std::net::SocketAddr;
+
+use super::{Context, address, routes};
+use crate::config::error::Code;
+use crate::config::path::Path;
+use crate::config::raw::{RawConfig, RawEndpoint, RawSplit, RawVersion};
+use crate::config::{Drain, PoolLimits, Split, UpstreamTimeouts, Version};
+use crate::model::{SplitName, VersionName, Weight};
+
+pub fn splits(raw: &RawConfig, admin: Option<SocketAddr>, cx: &mut Context<'_>) -> Vec<Split> {
+    let group = Path::root().key("splits");
+    raw.splits.iter().filter_map(|(name, raw)| split(name, raw, admin, &group.key(name), cx)).collect()
+}
+
+fn split(name: &str, raw: &RawSplit, admin: Option<SocketAddr>, path: &Path, cx: &mut Context<'_>) -> Option<Split> {
+    let versions = versions(raw, admin, path, cx);
+    check_weights(raw, &versions, path, cx);
+    let stable = stable(raw, &versions, path, cx);
+    let name = cx.name(SplitName::new(name), name, path)?;
+    Some(Split {
+        name,
+        stable: stable?,
+        expose_version: raw.expose_version,
+        timeouts: UpstreamTimeouts {
+            connect: raw.timeouts.connect.limit(),
+            first_byte: raw.timeouts.first_byte.limit(),
+            total: raw.timeouts.total.limit(),
+            idle: raw.timeouts.idle.limit(),
+        },
+        drain: Drain { timeout: raw.drain.timeout.0 },
+        pool: PoolLimits { idle_per_endpoint: raw.pool.idle_per_endpoint, max_in_flight: raw.pool.max_in_flight },
+        versions,
+    })
+}
+
+fn versions(raw: &RawSplit, admin: Option<SocketAddr>, path: &Path, cx: &mut Context<'_>) -> Vec<Version> {
+    let Some(all) = &raw.versions else { return Vec::new() };
+    let path = path.key("versions");
+    if all.is_empty() && !cx.is_flawed(&path) {
+        let problem = cx.problem_at_key(Code::MissingKey, &path, format!("{} has no versions", path.parent().words()));
+        problem.label = Some("no version here".into());
+        problem.help = Some("add for example v1 = { weight = 100, endpoints = [\"127.0.0.1:9001\"] }".into());
+    }
+    // Weights default to 1 only if nobody has one.
+    let default = u32::from(all.values().all(|v| v.weight.is_none()));
+    let version = |(name, raw): (&String, &RawVersion)| version(name, raw, default, admin, &path.key(name), cx);
+    all.iter().filter_map(version).collect()
+}
+
+fn version(
+    name: &str,
+    raw: &RawVersion,
+    default: u32,
+    admin: Option<SocketAddr>,
+    path: &Path,
+    cx: &mut Context<'_>,
+) -> Option<Version> {
+    // The schema has checked the range.
+    let weight = Weight::new(raw.weight.unwrap_or(default)).unwrap_or_default();
+    let endpoints = endpoints(raw, admin, path, cx);
+    let asked_for = raw.endpoints.as_ref().is_some_and(|e| !e.is_empty());
+    if !asked_for && !weight.is_zero() && !cx.lacks_keys(path) {
+        let message = format!("{} has weight {} but no endpoints", path.words(), weight.value());
+        let problem = cx.problem_at_key(Code::MissingKey, path, message);
+        problem.key = Some(path.key("endpoints").to_string());
+        problem.label = Some("nobody here to answer".into());
+        problem.help = Some("add endpoints = [\"127.0.0.1:9001\"], or set weight = 0".into());
+    }
+    Some(Version { name: cx.name(VersionName::new(name), name, path)?, weight, endpoints })
+}
+
+fn endpoints(raw: &RawVersion, admin: Option<SocketAddr>, path: &Path, cx: &mut Context<'_>) -> Vec<SocketAddr> {
+    let mut found: Vec<(SocketAddr, Path)> = Vec::new();
+    for (i, raw) in raw.endpoints.iter().flatten().enumerate() {
+        let path = path.key("endpoints").index(i);
+        let (text, path) = match raw {
+            RawEndpoint::Address(text) => (text, path),
+            RawEndpoint::Table(table) => match &table.address {
+                Some(text) => (text, path.key("address")),
+                None => continue,
+            },
+        };
+        match address::endpoint(text) {
+            Ok(at) => {
+                check_endpoint(at, admin, &found, &path, cx);
+                found.push((at, path));
+            }
+            Err(error) => error.fill(cx.problem(Code::BadAddress, &path, "")),
+        }
+    }
+    found.into_iter().map(|(address, _)| address).collect()
+}
+
+fn check_endpoint(
+    at: SocketAddr,
+    admin: Option<SocketAddr>,
+    found: &[(SocketAddr, Path)],
+    path: &Path,
+    cx: &mut Context<'_>,
+) {
+    if admin.is_some_and(|admin| address::same(admin, at)) {
+        let message = format!("{at} is weir's own admin address: clients would reach the admin API through the proxy");
+        let problem = cx.problem(Code::BadAddress, path, message);
+        problem.label = Some("the admin address".into());
+        problem.help = Some("write the application's address, or move `admin.bind` to another port".into());
+    }
+    if let Some((_, first)) = found.iter().find(|(other, _)| address::same(*other, at)) {
+        let place = cx.tree.place_of(first);
+        let problem = cx.problem(Code::DuplicateName, path, format!("endpoint {at} is listed twice"));
+        problem.label = Some("the same endpoint again".into());
+        problem.related = place.map(|p| (p, "first given here".into()));
+        problem.help = Some("take one of them out".into());
+    }
+}
+
+fn check_weights(raw: &RawSplit, versions: &[Version], path: &Path, cx: &mut Context<'_>) {
+    let path = path.key("versions");
+    if versions.is_empty() || cx.is_flawed(&path) {
+        return;
+    }
+    let total: u64 = versions.iter().map(|v| u64::from(v.weight.value())).sum();
+    let is_named = raw.versions.iter().flat_map(|v| v.values()).any(|v| v.weight.is_some());
+    if total == 0 {
+        let message = format!("every version of {} has weight 0: no request could be answered", path.parent().words());
+        let problem = cx.problem_at_key(Code::NoWeight, &path, message);
+        problem.label = Some("all weights are 0".into());
+        problem.help = Some("give at least one version a weight above 0".into());
+    } else if is_named && total != 100 && (80..=120).contains(&total) {
+        let message = format!("the weights of {} add up to {total}, not 100", path.parent().words());
+        let problem = cx.problem_at_key(Code::WeightsNot100, &path, message);
+        problem.label = Some("shares differ from the numbers written".into());
+        let share = |v: &Version| {
+            let percent = f64::from(v.weight.value()) * 100.0 / total as f64;
+            format!("`{}` gets {percent:.1} %", v.name)
+        };
+        problem.help = Some(versions.iter().map(share).collect::<Vec<_>>().join(", "));
+    }
+}
+
+/// As written, else the largest weight, the first of equals.
+fn stable(raw: &RawSplit, versions: &[Version], path: &Path, cx: &mut Context<'_>) -> Option<VersionName> {
+    let Some(written) = &raw.stable else {
+        let largest = versions.iter().map(|v| v.weight).max()?;
+        return versions.iter().find(|v| v.weight == largest).map(|v| v.name.clone());
+    };
+    let known = raw.versions.as_ref()?;
+    if !known.contains_key(written) {
+        if !cx.lacks_keys(&path.key("versions")) {
+            let what = format!("version of {}", path.words());
+            routes::unknown(&what, written, known.keys(), &path.key("stable"), cx);
+        }
+        return None;
+    }
+    VersionName::new(written).ok()
+}

@@ -52,6 +52,8 @@ problems! {
         "Send `\"force\": true` to roll back nevertheless, or name another target.";
     HELD_CONFLICT = "held-conflict" 409 "The file would remove what a held rollback stands on"
         "Keep that version in the file, or release the split first: DELETE /api/v1/splits/{split}/override.";
+    DRAINED_AS_VERSION = "drained-as-version" 409 "The endpoint drains because its whole version does"
+        "Undrain the version: POST the same call without `endpoint`.";
     NOT_DRAINING = "not-draining" 409 "There is no drain to wait for"
         "Start it first: POST /api/v1/splits/{split}/versions/{version}/drain.";
     REVISION_CHANGED = "revision-changed" 412 "Someone else changed the split first"
@@ -168,6 +170,7 @@ impl From<ApplyError> for Problem {
             ApplyError::TargetUnhealthy(_) => Self::new(TARGET_UNHEALTHY, detail),
             ApplyError::RevisionChanged { .. } => Self::new(REVISION_CHANGED, detail),
             ApplyError::UnknownRevision(_) => Self::new(UNKNOWN_REVISION, detail),
+            ApplyError::DrainedAsVersion { .. } => Self::new(DRAINED_AS_VERSION, detail),
             ApplyError::HeldConflict(_) => Self::new(HELD_CONFLICT, detail),
             ApplyError::NotPersisted { .. } => Self::new(NOT_PERSISTED, detail),
         }

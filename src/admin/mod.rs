@@ -16,6 +16,8 @@ mod intake;
 mod request;
 mod router;
 mod serve;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use context::{AdminContext, BoxFuture, LastReload, ReloadAsk, ReloadDone, ReloadResult, StatsOf};

@@ -202,8 +202,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Call {
 /// analysis; what is not short and plain is not taken either, since it ends up in logs and tables.
 fn caller(headers: &HeaderMap) -> (Actor, Source) {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
-    let is_fit = |name: &str| (1..=32).contains(&name.len()) && name.bytes().all(plain);
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-.@+".contains(&b);
+    let is_fit = |name: &str| (1..=64).contains(&name.len()) && name.bytes().all(plain);
     let local = text("weir-by").filter(|by| by.strip_prefix("local:").is_some_and(is_fit));
     let source = match text("weir-source") {
         Some("cli") => Source::Cli,
@@ -366,7 +366,7 @@ mod tests {
         assert_eq!(who("token:ci", "dashboard"), ("api".into(), Source::Dashboard));
         assert_eq!(who("local:", "file"), ("api".into(), Source::Api));
         assert_eq!(who("local:a b", "analysis").0, "api");
-        assert_eq!(who(&format!("local:{}", "x".repeat(33)), "cli").0, "api");
+        assert_eq!(who(&format!("local:{}", "x".repeat(65)), "cli").0, "api");
     }
 
     #[test]

@@ -142,13 +142,11 @@ async fn harden(request: Request, next: Next) -> Response {
 mod tests {
     use std::net::SocketAddr;
 
-    use axum::body::Body;
     use axum::extract::ConnectInfo;
-    use hyper::service::Service as _;
-    use hyper_util::service::TowerToHyperService;
     use serde_json::Value;
 
     use super::*;
+    use crate::admin::tests::{HOST, request, send};
 
     /// The real guard, intake and fallbacks around calls that touch no store.
     fn toy() -> Router {
@@ -162,22 +160,6 @@ mod tests {
         guarded(router, Arc::new(|| vec!["weir.example.com".to_owned()]))
     }
 
-    fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Request {
-        let mut request = Request::builder().method(method).uri(path);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let peer: SocketAddr = "127.0.0.1:40000".parse().unwrap();
-        request.extension(ConnectInfo(peer)).body(Body::from(body.to_owned())).unwrap()
-    }
-
-    async fn send(router: &Router, request: Request) -> (u16, axum::http::HeaderMap, String) {
-        let response = TowerToHyperService::new(router.clone()).call(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
-        (parts.status.as_u16(), parts.headers, String::from_utf8(bytes.to_vec()).unwrap())
-    }
-
     /// Status and slug of a refusal, which must be problem+json.
     async fn refusal(request: Request) -> (u16, String) {
         let (status, headers, body) = send(&toy(), request).await;
@@ -186,8 +168,6 @@ mod tests {
         assert_eq!(json["status"], status);
         (status, json["type"].as_str().unwrap().trim_start_matches("/problems/").to_owned())
     }
-
-    const HOST: (&str, &str) = ("host", "127.0.0.1:9901");
 
     #[tokio::test]
     async fn whatever_goes_wrong_is_a_problem() {

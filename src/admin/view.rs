@@ -10,7 +10,7 @@ use super::dto::{
     CountsDto, EndpointDto, HistoryEntryDto, OverrideDto, SplitDto, SplitStatsDto, StatsDto, VersionDto,
     VersionStatsDto,
 };
-use crate::model::{SplitName, VersionName};
+use crate::model::VersionName;
 use crate::pool::{Counts, Endpoint, EndpointKey};
 use crate::state::{HistoryEntry, SplitState, VersionState};
 
@@ -40,7 +40,7 @@ impl<'a> View<'a> {
             state: state(split),
             stable: split.stable.to_string(),
             rollback_to: rollback_to(split).map(ToString::to_string),
-            source: source(split),
+            source: split.override_.as_ref().map_or("file", |o| o.source.as_str()),
             weights: split.weights.clone(),
             file_weights: split.file_weights.clone(),
             changed: None,
@@ -137,20 +137,16 @@ fn share(split: &SplitState, version: &VersionState) -> f64 {
     split.coin.0.iter().find_map(part).map_or(0.0, |part| f64::from(part) / total as f64)
 }
 
-/// Where a rollback without a target goes (surface.md section 6).
+/// Where a rollback without a target goes (surface.md section 6): the same answer as the store's own.
 fn rollback_to(split: &SplitState) -> Option<&VersionName> {
-    let has_everything = split.weights.iter().all(|(v, w)| *v == split.stable || w.is_zero());
-    if has_everything { split.previous_stable.as_ref() } else { Some(&split.stable) }
-}
-
-fn source(split: &SplitState) -> &'static str {
-    let Some(o) = &split.override_ else { return "file" };
-    match o.by.0.split(':').next() {
-        Some("local") => "cli",
-        Some("analysis") => "analysis",
-        Some("check") => "check",
-        _ => "api",
+    let previous = split.previous_stable.as_ref();
+    let has_everything = |v: &&VersionName| split.weights.iter().all(|(other, w)| other == *v || w.is_zero());
+    let is_rolled_back = split.is_held() && (split.versions.len() == 1 || split.versions.iter().any(|v| v.closed));
+    let there = [Some(&split.stable), previous].into_iter().flatten().find(has_everything);
+    if is_rolled_back && there.is_some() {
+        return there;
     }
+    if has_everything(&&split.stable) { previous } else { Some(&split.stable) }
 }
 
 /// Shares are read by people; four places tell a hundredth of a percent.
@@ -186,7 +182,7 @@ impl From<HistoryEntry> for HistoryEntryDto {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Actor, Instant, Revision, Weight, Weights};
+    use crate::model::{Actor, Instant, Revision, Source, SplitName, Weight, Weights};
     use crate::pool::Pool;
     use crate::state::{Coin, Override};
 
@@ -234,7 +230,8 @@ mod tests {
     fn the_json_is_that_of_the_contract() {
         let mut split = shop(75, 25);
         let (hold, by, at) = (false, Actor("token:ci".into()), "2026-03-01T12:00:00.000Z".to_owned());
-        split.override_ = Some(Override { weights: weights(75, 25), hold, by, at, reason: Some("release 42".into()) });
+        let (source, reason) = (Source::Api, Some("release 42".to_owned()));
+        split.override_ = Some(Override { weights: weights(75, 25), hold, by, source, at, reason });
         let claim = split.versions[1].pool.endpoints()[0].claim(9).unwrap();
         let json = serde_json::to_value(view().split(&split)).unwrap();
         let stats = |requests, in_flight| {
@@ -257,16 +254,17 @@ mod tests {
     #[test]
     fn states_and_rollback_target() {
         let mut split = shop(90, 10);
-        assert_eq!((state(&split), source(&split)), ("steady", "file"));
+        assert_eq!(state(&split), "steady");
         assert_eq!(rollback_to(&split), Some(&name("v1")));
-        let (by, at) = (Actor("local:alice".into()), String::new());
-        split.override_ = Some(Override { weights: weights(100, 0), hold: true, by, at, reason: None });
         split.weights = weights(100, 0);
-        assert_eq!((state(&split), source(&split)), ("held", "cli"));
         assert_eq!(rollback_to(&split), None);
         split.previous_stable = Some(name("v2"));
         assert_eq!(rollback_to(&split), Some(&name("v2")));
+        let (by, source, at) = (Actor("local:alice".into()), Source::Cli, String::new());
+        split.override_ = Some(Override { weights: weights(100, 0), hold: true, by, source, at, reason: None });
         split.versions[1].closed = true;
+        assert_eq!(state(&split), "held");
+        assert_eq!(rollback_to(&split), Some(&name("v1")), "a second press stays where the first led");
         assert_eq!(version_state(&split.versions[1]), "closed");
         split.versions[1].draining = true;
         assert_eq!(version_state(&split.versions[1]), "draining");

@@ -21,8 +21,9 @@ pub(super) struct Mark<'a> {
 
 impl Mark<'_> {
     fn over(&self, weights: Weights, hold: bool) -> Override {
-        let Order { by, reason, .. } = self.order;
-        Override { weights, hold, by: by.clone(), at: self.at.to_owned(), reason: reason.clone() }
+        let Order { by, source, reason, .. } = self.order;
+        let (by, at, reason) = (by.clone(), self.at.to_owned(), reason.clone());
+        Override { weights, hold, by, source: *source, at, reason }
     }
 }
 

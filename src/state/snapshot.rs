@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::model::{Actor, Revision, SplitName, VersionName, Weight, Weights};
+use crate::model::{Actor, Revision, Source, SplitName, VersionName, Weight, Weights};
 use crate::pool::Pool;
 use crate::routing::RouteTable;
 
@@ -54,6 +54,8 @@ pub struct Override {
     /// A rollback: also defies a file that changes.
     pub hold: bool,
     pub by: Actor,
+    /// Which way it came in.
+    pub source: Source,
     /// RFC 3339 UTC with milliseconds.
     pub at: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]

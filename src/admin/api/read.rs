@@ -19,6 +19,7 @@ use crate::admin::error::{BAD_REQUEST, Problem, ProblemDto};
 use crate::admin::request::{Path, Query, duration};
 use crate::admin::view::View;
 use crate::model::SplitName;
+use crate::state::HistoryEntry;
 
 /// Everything at once.
 #[utoipa::path(get, path = "/status", tag = "views", responses((status = 200, body = StatusDto)))]
@@ -137,15 +138,75 @@ pub(in crate::admin) async fn history(
         None => None,
     };
     let (store, of) = (api.ctx.store.clone(), split.clone());
-    // One more than asked for, to know whether there is a next page.
-    let mut entries = blocking(move || store.history(of.as_ref(), limit + 1, query.before)).await?;
-    if let Some(name) =
-        split.filter(|name| entries.is_empty() && api.ctx.store.snapshot().split(name.as_str()).is_none())
-    {
-        return Err(unknown(name.as_str()));
+    let page =
+        blocking(move || page(&|limit, before| store.history(of.as_ref(), limit, before), limit, query.before)).await?;
+    let is_gone = |name: &SplitName| api.ctx.store.snapshot().split(name.as_str()).is_none();
+    match split.filter(|name| page.history.is_empty() && is_gone(name)) {
+        Some(name) => Err(unknown(name.as_str())),
+        None => Ok(Json(page)),
     }
-    let more = entries.len() > limit;
-    entries.truncate(limit);
-    let next_before = entries.last().filter(|_| more).map(|entry| entry.revision.0);
-    Ok(Json(HistoryDto { history: entries.into_iter().map(HistoryEntryDto::from).collect(), next_before }))
+}
+
+/// At most `limit` entries, but never a part of a revision: one reload may touch many splits under one revision, and
+/// `before` could not lead to the rest of it. A single revision with more entries than `limit` is a page of its own.
+fn page(history: &dyn Fn(usize, Option<u64>) -> Vec<HistoryEntry>, limit: usize, before: Option<u64>) -> HistoryDto {
+    let mut entries = history(limit + 1, before);
+    let cut = entries.get(limit).map(|entry| entry.revision);
+    if let Some(cut) = cut {
+        let whole = entries.iter().take_while(|entry| entry.revision != cut).count();
+        entries.truncate(whole);
+        if entries.is_empty() {
+            entries = history(usize::MAX, Some(cut.0.saturating_add(1)));
+            entries.retain(|entry| entry.revision == cut);
+        }
+    }
+    let next_before = entries.last().filter(|_| cut.is_some()).map(|entry| entry.revision.0);
+    HistoryDto { history: entries.into_iter().map(HistoryEntryDto::from).collect(), next_before }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Actor, Revision, Source};
+
+    /// Newest first, as the store gives them: revision 3 touched two splits.
+    fn history(limit: usize, before: Option<u64>) -> Vec<HistoryEntry> {
+        let all = [4, 3, 3, 2].into_iter().filter(|r| before.is_none_or(|b| *r < b)).take(limit);
+        let entry = |r| HistoryEntry {
+            revision: Revision(r),
+            at: String::new(),
+            kind: "reload".into(),
+            split: None,
+            from: None,
+            to: None,
+            target: None,
+            by: Actor("file".into()),
+            source: Source::File,
+            reason: None,
+            id: String::new(),
+        };
+        all.map(entry).collect()
+    }
+
+    #[test]
+    fn pages_lose_no_entry_of_a_shared_revision() {
+        for (limit, wanted) in [
+            (1, vec![vec![4], vec![3, 3], vec![2]]),
+            (2, vec![vec![4], vec![3, 3], vec![2]]),
+            (3, vec![vec![4, 3, 3], vec![2]]),
+            (4, vec![vec![4, 3, 3, 2]]),
+            (9, vec![vec![4, 3, 3, 2]]),
+        ] {
+            let (mut pages, mut before) = (Vec::new(), None);
+            loop {
+                let page = page(&history, limit, before);
+                pages.push(page.history.iter().map(|e| e.revision).collect::<Vec<u64>>());
+                before = page.next_before;
+                if before.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(pages, wanted, "limit {limit}");
+        }
+    }
 }

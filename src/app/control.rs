@@ -10,8 +10,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::context::context;
-use super::gauges::gauges;
-use super::start::{World, world};
+use super::gauges::{Rollbacks, gauges};
+use super::start::{World, events_format, world};
 use super::{Addresses, Options, StartError};
 use crate::admin;
 use crate::cli::Exit;
@@ -19,6 +19,7 @@ use crate::lifecycle::{Ending, Phase, Signal, Signals, drive};
 use crate::model::{Actor, Instant, Source};
 use crate::net::listen::Stopping;
 use crate::reload;
+use crate::telemetry::{AccessWriter, events};
 
 /// How often counts become metrics and leaving endpoints are looked after.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -98,7 +99,8 @@ async fn serve(
     }
     let mut background = JoinSet::new();
     background.spawn(reloader.run());
-    background.spawn(flush(flusher, store.clone(), reloads.clone(), listeners.clone()));
+    let access = std::sync::Arc::new(access);
+    background.spawn(flush(flusher, store.clone(), reloads.clone(), access.clone()));
     let theirs = reloads.clone();
     background.spawn(async move { reload::watch(load, &loaded, theirs).await });
     drop(world.starting);
@@ -131,7 +133,9 @@ async fn serve(
     };
     tracing::info!(event = "shutdown", phase = "ended", how = ?ended, saved);
     drop((blocker, plane));
-    access.close(Duration::from_secs(1));
+    if let Some(access) = std::sync::Arc::into_inner(access) {
+        access.close(Duration::from_secs(1));
+    }
     ended
 }
 
@@ -140,11 +144,12 @@ async fn flush(
     mut flusher: crate::telemetry::Flusher,
     store: std::sync::Arc<crate::state::Store>,
     reloads: crate::reload::ReloadHandle,
-    listeners: std::sync::Arc<crate::net::listen::Listeners>,
+    access: std::sync::Arc<AccessWriter>,
 ) {
     let mut seconds = tokio::time::interval(FLUSH);
     seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut events = store.subscribe();
+    let mut rollbacks = Rollbacks::default();
     let mut registered = store.snapshot().config.clone();
     loop {
         seconds.tick().await;
@@ -152,13 +157,16 @@ async fn flush(
         if !std::sync::Arc::ptr_eq(&registered, &snapshot.config) {
             registered = snapshot.config.clone();
             flusher.register(&registered);
+            let log = &registered.telemetry.log;
+            events::init(log.level, events_format(log.format));
         }
         while let Ok(event) = events.try_recv() {
-            if let (Some(split), "rollback") = (&event.split, event.kind.as_str()) {
-                flusher.rolled_back(split, event.source);
+            if let (Some(split), "rollback") = (event.split, event.kind.as_str()) {
+                *rollbacks.entry((split, event.source)).or_default() += 1;
             }
         }
-        flusher.flush(&gauges(&snapshot, &reloads.status().borrow(), &listeners), Instant::now());
+        let now = gauges(&snapshot, &reloads.status().borrow(), &rollbacks, access.dropped());
+        flusher.flush(&now, Instant::now());
         for (key, left) in store.registry().tidy(Instant::now()) {
             tracing::warn!(event = "drain-cut", split = %key.split, version = %key.version, endpoint = %key.address,
                 requests = left.requests, "the drain's time was over: what was left is cut");

@@ -1,26 +1,34 @@
 //! What is true right now, for the metrics page: read off the snapshot once a second.
 
-use crate::net::listen::Listeners;
+use std::collections::HashMap;
+
+use crate::model::{Source, SplitName};
 use crate::reload::ReloadStatus;
 use crate::state::{Snapshot, SplitState, VersionState};
 use crate::telemetry::{EndpointGauges, Gauges, Reloads, SplitGauges, VersionGauges};
 
+/// Rollbacks since the start.
+pub(super) type Rollbacks = HashMap<(SplitName, Source), u64>;
+
 /// See the file's head.
-pub(super) fn gauges(snapshot: &Snapshot, reloads: &ReloadStatus, _listeners: &Listeners) -> Gauges {
+pub(super) fn gauges(snapshot: &Snapshot, reloads: &ReloadStatus, rollbacks: &Rollbacks, dropped: u64) -> Gauges {
     Gauges {
-        splits: snapshot.splits.iter().map(|s| split(s)).collect(),
+        splits: snapshot.splits.iter().map(|s| split(s, rollbacks)).collect(),
         persisted: snapshot.persisted,
+        access_lines_dropped: dropped,
         reloads: Reloads {
             applied: reloads.applied,
             rejected: reloads.rejected,
             last_successful: !reloads.is_stale(),
-            last_success_at: reloads.last_success_at,
+            last_success: reloads.last_success_at,
         },
     }
 }
 
-fn split(split: &SplitState) -> SplitGauges {
+fn split(split: &SplitState, rollbacks: &Rollbacks) -> SplitGauges {
+    let mine = rollbacks.iter().filter(|((name, _), _)| *name == split.name);
     SplitGauges {
+        rollbacks: mine.map(|((_, source), n)| (*source, *n)).collect(),
         name: split.name.clone(),
         revision: split.revision,
         held: split.is_held(),
@@ -38,7 +46,7 @@ fn version(split: &SplitState, version: &VersionState) -> VersionGauges {
             address: e.address().to_string(),
             up: true,
             draining: e.is_draining(),
-            in_flight: e.counts().total(),
+            in_flight: u64::from(e.counts().total()),
         })
         .collect();
     VersionGauges {

@@ -19,7 +19,9 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
-use crate::cli::Exit;
+use crate::cli::{CheckFormat, CheckOptions, Exit};
+use crate::config;
+use crate::demo;
 use crate::model::ListenerName;
 
 pub use control::Ended;
@@ -122,4 +124,39 @@ pub fn run(options: Options) -> ExitCode {
 fn eprint_line(line: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// `weir check`: what is wrong with a file, on stdout.
+pub fn check(options: &CheckOptions) -> ExitCode {
+    let mut report = config::load(&config::find(options.config.as_deref(), &load::env), &load::env).report;
+    if options.strict {
+        report.strict();
+    }
+    if !options.quiet {
+        let format = match options.format {
+            CheckFormat::Text => config::Format::Text,
+            CheckFormat::Json => config::Format::Json,
+            CheckFormat::Github => config::Format::Github,
+        };
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout().lock(), "{}", report.render(format, options.color).trim_end());
+    }
+    if report.has_errors() { Exit::ConfigInvalid.into() } else { Exit::Done.into() }
+}
+
+/// `weir demo`.
+pub fn demo(seconds: Option<u64>) -> ExitCode {
+    let start = |config| {
+        let options = Options { config, last_good: false, ignore_state: false, color: false, signals: false };
+        let running = start(options).map_err(|e| e.text)?;
+        Ok(move || drop(running.stop()))
+    };
+    match demo::run(&demo::Options { seconds }, std::io::stdout(), start) {
+        Ok(_) => Exit::Done.into(),
+        Err(error) => {
+            eprint_line(&format!("error: {error}"));
+            let exit = if matches!(error, demo::DemoError::NoPort(..)) { Exit::Address } else { Exit::Failed };
+            exit.into()
+        }
+    }
 }

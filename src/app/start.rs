@@ -11,6 +11,7 @@ use super::{Options, StartError};
 use crate::cli::Exit;
 use crate::config::{self, Config};
 use crate::lifecycle::{Blocker, Readiness};
+use crate::model::Instant;
 use crate::net::listen::{Listeners, bind};
 use crate::pool::Registry;
 use crate::proxy::{DataPlane, Parts};
@@ -42,14 +43,14 @@ pub(super) fn world(options: &Options) -> Result<World, StartError> {
     let starting = readiness.block("starting");
     let (loaded, config) = configuration(options)?;
     let log = &config.telemetry.log;
-    events::init(log.level, telemetry::Format::for_events(log.format));
+    events::init(log.level, events_format(log.format));
     loaded.warnings.iter().for_each(|text| tracing::warn!(event = "config-warning", "{text}"));
     let store = open_store(&config, options)?;
     // Both control addresses before the data plane: a second weir by mistake must not take requests for a moment.
     let admin = control_listener(&loaded, "admin.bind", config.admin.bind)?;
     let probes = config.telemetry.bind.map(|at| control_listener(&loaded, "telemetry.bind", at)).transpose()?;
     let cells = Arc::new(Cells::new());
-    let mut flusher = Flusher::new(cells.clone());
+    let mut flusher = Flusher::new(cells.clone(), Instant::now());
     flusher.register(&config);
     let access = AccessWriter::start(io::stdout()).map_err(internal)?;
     let logs = access_logs(&access, &config);
@@ -75,6 +76,11 @@ pub(super) fn world(options: &Options) -> Result<World, StartError> {
         admin,
         probes,
     })
+}
+
+/// How events are written: they go to stderr.
+pub(super) fn events_format(format: config::LogFormat) -> telemetry::Format {
+    telemetry::Format::resolve(format, &io::stderr())
 }
 
 /// The file, or with `--last-good` its last good copy.
@@ -131,7 +137,7 @@ fn control_listener(loaded: &LoadedConfig, key: &str, address: SocketAddr) -> Re
 
 fn access_logs(writer: &AccessWriter, config: &Config) -> Vec<AccessLog> {
     let log = &config.telemetry.log;
-    let format = telemetry::Format::for_access(log.format);
+    let format = telemetry::Format::resolve(log.format, &io::stdout());
     (0..config.workers).map(|_| writer.log(format, log.sample, fastrand::u64(..))).collect()
 }
 

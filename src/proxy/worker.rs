@@ -21,7 +21,7 @@ use crate::model::Instant;
 use crate::net::upstream::Upstream;
 use crate::pool::Endpoint;
 use crate::state::Snapshot;
-use crate::telemetry::{AccessLog, Cells};
+use crate::telemetry::{AccessLog, Cells, Format};
 
 /// How often a worker looks after itself: timeouts of clients and idle connections are exact to this.
 pub(super) const TICK: Duration = Duration::from_millis(100);
@@ -84,6 +84,8 @@ impl Worker {
         drop(cache);
         let old = self.view.borrow().clone();
         let view = Rc::new(View::new(self, snapshot, old.as_deref()));
+        let log = &view.snapshot.config.telemetry.log;
+        self.access.configure(Format::resolve(log.format, &std::io::stdout()), log.sample);
         *self.view.borrow_mut() = Some(view.clone());
         view
     }

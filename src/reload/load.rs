@@ -48,7 +48,7 @@ impl LoadedConfig {
     }
 
     /// The problems as text and JSON, with their places if this load knows them.
-    pub(super) fn explain(&self, problems: &[Problem]) -> Report {
+    pub fn explain(&self, problems: &[Problem]) -> Report {
         match &self.explain {
             Some(explain) => explain(problems),
             None => self.explain_plainly(problems),

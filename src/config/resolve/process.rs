@@ -52,7 +52,7 @@ fn admin_host(host: &str, path: &Path, cx: &mut Context<'_>) -> Option<String> {
 }
 
 /// As written, relative to the file; else systemd's folder, else the user's, else the system's.
-fn state_dir(written: Option<&str>, folder: &FsPath, env: Env<'_>) -> PathBuf {
+pub fn state_dir(written: Option<&str>, folder: &FsPath, env: Env<'_>) -> PathBuf {
     let set = |name: &str| env(name).filter(|v| !v.is_empty());
     match written.filter(|w| !w.is_empty()) {
         Some(written) => folder.join(written),

@@ -1,0 +1,188 @@
+//! All cells of the process: handed to workers when they build their view, collected once a second.
+//!
+//! A reload gives new keys (an epoch, a route, a listener) and the old cells go on counting what is still in flight.
+//! When the registry is a cell's last holder nothing can be added any more: it is read once more and dropped.
+//!
+//! Invariant: "last holder" is established before the last reading, with acquire ordering, and under the lock that
+//! could hand the cell out again; so that reading is complete.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::cells::{Additive, Cell, CodeCell, CodeCounts, ListenerCell, ListenerCounts, VersionCell, VersionCounts};
+use crate::model::{ListenerName, RouteName, SplitName, VersionName};
+
+pub(super) type VersionKey = (SplitName, VersionName);
+pub(super) type RequestKey = (RouteName, SplitName, VersionName);
+pub(super) type ResponseKey = (RouteName, SplitName);
+
+/// See the file's head. Shared behind an `Arc`; one per running weir.
+#[derive(Debug, Default)]
+pub struct Cells {
+    versions: Mutex<Shelf<(usize, VersionKey, u64), VersionCell>>,
+    requests: Mutex<Shelf<(usize, RequestKey), CodeCell>>,
+    responses: Mutex<Shelf<(usize, ResponseKey), CodeCell>>,
+    listeners: Mutex<Shelf<(usize, ListenerName), ListenerCell>>,
+}
+
+impl Cells {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The cell for a version in a weight epoch. The same key gives the same cell; only `worker`'s thread may record.
+    pub fn version(&self, worker: usize, split: &SplitName, version: &VersionName, epoch: u64) -> Arc<VersionCell> {
+        lock(&self.versions).cell((worker, (split.clone(), version.clone()), epoch))
+    }
+
+    /// `weir_requests_total`: first attempts, on the books of the version the coin chose.
+    pub fn requests(
+        &self,
+        worker: usize,
+        route: &RouteName,
+        split: &SplitName,
+        version: &VersionName,
+    ) -> Arc<CodeCell> {
+        lock(&self.requests).cell((worker, (route.clone(), split.clone(), version.clone())))
+    }
+
+    /// `weir_responses_total`: what clients got.
+    pub fn responses(&self, worker: usize, route: &RouteName, split: &SplitName) -> Arc<CodeCell> {
+        lock(&self.responses).cell((worker, (route.clone(), split.clone())))
+    }
+
+    /// Connections and refused requests of a listener.
+    pub fn listener(&self, worker: usize, listener: &ListenerName) -> Arc<ListenerCell> {
+        lock(&self.listeners).cell((worker, listener.clone()))
+    }
+
+    /// What came since the last call, summed over workers and epochs. One collector only: it takes the differences.
+    pub(super) fn collect(&self) -> Collected {
+        let mut sums = Collected::default();
+        lock(&self.versions).collect(|(_, key, _), counts| sums.versions.entry(key.clone()).or_default().add(counts));
+        lock(&self.requests).collect(|(_, key), counts| sums.requests.entry(key.clone()).or_default().add(counts));
+        lock(&self.responses).collect(|(_, key), counts| sums.responses.entry(key.clone()).or_default().add(counts));
+        lock(&self.listeners).collect(|(_, key), counts| sums.listeners.entry(key.clone()).or_default().add(counts));
+        sums
+    }
+}
+
+/// Sums of one second.
+#[derive(Debug, Default)]
+pub(super) struct Collected {
+    pub(super) versions: HashMap<VersionKey, VersionCounts>,
+    pub(super) requests: HashMap<RequestKey, CodeCounts>,
+    pub(super) responses: HashMap<ResponseKey, CodeCounts>,
+    pub(super) listeners: HashMap<ListenerName, ListenerCounts>,
+}
+
+/// Cells of one kind.
+#[derive(Debug)]
+struct Shelf<K, C: Cell>(HashMap<K, Slot<C>>);
+
+#[derive(Debug, Default)]
+struct Slot<C: Cell> {
+    cell: Arc<C>,
+    /// The last reading.
+    seen: C::Counts,
+}
+
+impl<K, C: Cell> Default for Shelf<K, C> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Hash + Eq, C: Cell> Shelf<K, C> {
+    fn cell(&mut self, key: K) -> Arc<C> {
+        Arc::clone(&self.0.entry(key).or_default().cell)
+    }
+
+    fn collect(&mut self, mut take: impl FnMut(&K, &C::Counts)) {
+        self.0.retain(|key, slot| {
+            // `get_mut` and not `strong_count`: it acquires what the last holder wrote before letting go.
+            let is_last_holder = Arc::get_mut(&mut slot.cell).is_some();
+            let now = slot.cell.read();
+            take(key, &now.since(&slot.seen));
+            slot.seen = now;
+            !is_last_holder
+        });
+    }
+}
+
+/// A poisoned lock still guards whole values: no step between lock and unlock leaves half a change.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::telemetry::Finish;
+
+    const GOOD: Finish =
+        Finish { latency: Duration::from_millis(2), first_byte: None, bad: false, bytes_in: 0, bytes_out: 0 };
+
+    fn names() -> (SplitName, VersionName) {
+        (SplitName::new("shop").unwrap(), VersionName::new("v1").unwrap())
+    }
+
+    #[test]
+    fn workers_and_epochs_add_up_and_left_cells_are_dropped_with_their_last_count() {
+        let (cells, (split, version)) = (Cells::new(), names());
+        let old = cells.version(0, &split, &version, 1);
+        let other = cells.version(1, &split, &version, 1);
+        old.finish(&GOOD);
+        other.finish(&GOOD);
+        assert_eq!(cells.collect().versions[&names()].all, 2);
+
+        let new = cells.version(0, &split, &version, 2);
+        old.finish(&GOOD);
+        new.finish(&GOOD);
+        drop(old);
+        assert_eq!(cells.collect().versions[&names()].all, 2);
+        assert_eq!(lock(&cells.versions).0.len(), 2);
+        assert_eq!(cells.collect().versions[&names()].all, 0);
+        drop((new, other));
+        cells.collect();
+        assert!(lock(&cells.versions).0.is_empty());
+        assert!(cells.collect().versions.is_empty());
+    }
+
+    #[test]
+    fn the_same_key_is_the_same_cell() {
+        let (cells, (split, version)) = (Cells::new(), names());
+        let route = RouteName::new("r").unwrap();
+        let (a, b) = (cells.requests(0, &route, &split, &version), cells.requests(0, &route, &split, &version));
+        assert!(Arc::ptr_eq(&a, &b));
+        assert!(!Arc::ptr_eq(&a, &cells.requests(1, &route, &split, &version)));
+    }
+
+    #[test]
+    fn nothing_is_lost_while_workers_come_and_go() {
+        const ROUNDS: u64 = 2000;
+        let cells = Arc::new(Cells::new());
+        let workers = (0..2).map(|worker| {
+            let cells = Arc::clone(&cells);
+            std::thread::spawn(move || {
+                let (split, version) = names();
+                for epoch in 0..ROUNDS {
+                    let cell = cells.version(worker, &split, &version, epoch / 10);
+                    cell.finish(&GOOD);
+                }
+            })
+        });
+        let workers = workers.collect::<Vec<_>>();
+        let mut all = 0;
+        while !workers.iter().all(|w| w.is_finished()) {
+            all += cells.collect().versions.get(&names()).map_or(0, |counts| counts.all);
+        }
+        workers.into_iter().for_each(|w| w.join().unwrap());
+        all += cells.collect().versions.get(&names()).map_or(0, |counts| counts.all);
+        assert_eq!(all, 2 * ROUNDS);
+        assert!(lock(&cells.versions).0.is_empty());
+    }
+}

@@ -1,0 +1,319 @@
+//! The counters and gauges of `/metrics`, as handles of the crate `metrics`.
+//!
+//! Counter handles are made when a configuration is taken, from its names, so that a rate is right from a series'
+//! first request; only status codes come on demand. The exporter forgets a series an hour after its last touch: what
+//! the configuration names is touched at every flush (adding 0 counts as a touch), what it names no more is not.
+//!
+//! Invariant: labels are names of the file, addresses and status codes, never anything a client sent.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use metrics::{Counter, Key, Label, Level, Metadata, Recorder, Unit};
+use metrics_exporter_prometheus::PrometheusRecorder;
+
+use super::cells::{CodeCounts, ListenerCounts, VersionCounts};
+use super::gauges::{EndpointGauges, Gauges, SplitGauges, VersionGauges};
+use super::registry::{Collected, RequestKey, ResponseKey, VersionKey};
+use crate::config::Config;
+use crate::model::{Cause, ListenerName, Refusal, Source, SplitName};
+
+type Labels<'a> = &'a [(&'static str, &'a str)];
+
+/// Where a rollback can come from.
+const ROLLBACK_SOURCES: [Source; 5] = [Source::Api, Source::Cli, Source::Dashboard, Source::Analysis, Source::Check];
+
+const COUNTERS: &[(&str, &str)] = &[
+    ("weir_requests_total", "Requests by the version the coin chose and the outcome of its first attempt."),
+    ("weir_responses_total", "Answers as clients got them."),
+    ("weir_refused_requests_total", "Requests that never reached a version."),
+    ("weir_errors_total", "Failed attempts by reason."),
+    ("weir_retries_total", "Attempts after the first."),
+    ("weir_rollbacks_total", "Rollbacks by who asked for them."),
+    ("weir_config_reloads_total", "Reloads of the configuration by result."),
+    ("weir_access_lines_dropped_total", "Access lines not written because the output was too slow or failed."),
+];
+const GAUGES: &[(&str, &str)] = &[
+    ("weir_requests_in_flight", "Requests, streams and tunnels not yet ended."),
+    ("weir_version_weight_ratio", "Share of the split's requests in force, 0 to 1."),
+    ("weir_version_file_weight_ratio", "Share of the split's requests by the file, 0 to 1."),
+    ("weir_split_override", "Weights set at runtime are in force."),
+    ("weir_split_held", "Weights are held against the file by a rollback."),
+    ("weir_split_revision", "Number of the change that last touched the split."),
+    ("weir_endpoint_up", "The endpoint is not known to be down."),
+    ("weir_endpoint_draining", "The endpoint takes no new request."),
+    ("weir_endpoint_requests_in_flight", "Requests, streams and tunnels of the endpoint not yet ended."),
+    ("weir_connections", "Open client connections."),
+    ("weir_config_last_reload_successful", "The last reload was taken."),
+    ("weir_config_last_reload_success_timestamp_seconds", "When a configuration was last taken."),
+    ("weir_state_persisted", "Overrides and history are on disk."),
+    ("weir_build_info", "Version and revision of this weir."),
+];
+
+/// See the file's head.
+#[derive(Debug)]
+pub(super) struct Series {
+    recorder: PrometheusRecorder,
+    versions: HashMap<VersionKey, VersionSeries>,
+    requests: HashMap<RequestKey, CodeSeries>,
+    responses: HashMap<ResponseKey, CodeSeries>,
+    listeners: HashMap<ListenerName, ListenerSeries>,
+    /// Gauges that have to fall to 0 when their subject is gone.
+    shown: HashSet<Shown>,
+}
+
+/// The subject of a gauge.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Shown {
+    Split(SplitName),
+    Version(VersionKey),
+    Endpoint(VersionKey, String),
+}
+
+#[derive(Debug)]
+struct VersionSeries {
+    causes: [Counter; Cause::ALL.len()],
+    retries: Counter,
+}
+
+impl VersionSeries {
+    fn add(&self, counts: &VersionCounts) {
+        self.causes.iter().zip(counts.causes).for_each(|(counter, n)| counter.increment(n));
+        self.retries.increment(counts.retries);
+    }
+}
+
+#[derive(Debug, Default)]
+struct CodeSeries(BTreeMap<u16, Counter>);
+
+impl CodeSeries {
+    fn add(&mut self, counts: &CodeCounts, register: impl Fn(&str) -> Counter) {
+        for code in counts.keys() {
+            self.0.entry(*code).or_insert_with(|| register(&code.to_string()));
+        }
+        self.0.iter().for_each(|(code, counter)| counter.increment(counts.get(code).copied().unwrap_or(0)));
+    }
+}
+
+#[derive(Debug)]
+struct ListenerSeries {
+    refused: [Counter; Refusal::ALL.len()],
+    open: u64,
+    is_configured: bool,
+}
+
+impl Series {
+    pub(super) fn new(recorder: PrometheusRecorder) -> Self {
+        for &(name, help) in COUNTERS {
+            recorder.describe_counter(name.into(), Some(Unit::Count), help.into());
+        }
+        for &(name, help) in GAUGES {
+            recorder.describe_gauge(name.into(), None, help.into());
+        }
+        Self {
+            recorder,
+            versions: HashMap::new(),
+            requests: HashMap::new(),
+            responses: HashMap::new(),
+            listeners: HashMap::new(),
+            shown: HashSet::new(),
+        }
+    }
+
+    /// Makes the handles of a configuration and lets go of those it does not name.
+    pub(super) fn register(&mut self, config: &Config) {
+        let versions = config.splits.iter().flat_map(|s| s.versions.iter().map(|v| (s.name.clone(), v.name.clone())));
+        let versions: HashSet<VersionKey> = versions.collect();
+        keep(&mut self.versions, &versions, |key| version_series(&self.recorder, key));
+        let of_split =
+            |split: &SplitName| versions.iter().filter(move |(s, _)| s == split).cloned().collect::<Vec<_>>();
+        let requests = config
+            .routes
+            .iter()
+            .flat_map(|r| of_split(&r.split).into_iter().map(|(split, version)| (r.name.clone(), split, version)));
+        keep(&mut self.requests, &requests.collect(), |_| CodeSeries::default());
+        let responses = config.routes.iter().map(|r| (r.name.clone(), r.split.clone()));
+        keep(&mut self.responses, &responses.collect(), |_| CodeSeries::default());
+        self.register_listeners(config);
+    }
+
+    fn register_listeners(&mut self, config: &Config) {
+        self.listeners.values_mut().for_each(|listener| listener.is_configured = false);
+        for listener in &config.listeners {
+            let name = listener.name.clone();
+            let series = self.listeners.entry(name).or_insert_with_key(|name| listener_series(&self.recorder, name));
+            series.is_configured = true;
+        }
+    }
+
+    /// Adds what came since the last flush. Counts of what the configuration names no more (late ends of requests) go to
+    /// series made for the moment; the exporter adds them to the series it still has.
+    pub(super) fn add(&mut self, came: &Collected) {
+        let nothing = VersionCounts::default();
+        self.versions.iter().for_each(|(key, series)| series.add(came.versions.get(key).unwrap_or(&nothing)));
+        let late = came.versions.iter().filter(|(key, _)| !self.versions.contains_key(key));
+        late.for_each(|(key, counts)| version_series(&self.recorder, key).add(counts));
+        add_codes(&mut self.requests, &came.requests, |(route, split, version), code| {
+            let labels: Labels<'_> =
+                &[("route", route.as_str()), ("split", split.as_str()), ("version", version.as_str()), ("code", code)];
+            counter(&self.recorder, "weir_requests_total", labels)
+        });
+        add_codes(&mut self.responses, &came.responses, |(route, split), code| {
+            let labels: Labels<'_> = &[("route", route.as_str()), ("split", split.as_str()), ("code", code)];
+            counter(&self.recorder, "weir_responses_total", labels)
+        });
+        self.add_listeners(&came.listeners);
+    }
+
+    fn add_listeners(&mut self, came: &HashMap<ListenerName, ListenerCounts>) {
+        for name in came.keys() {
+            self.listeners.entry(name.clone()).or_insert_with_key(|name| listener_series(&self.recorder, name));
+        }
+        let nothing = ListenerCounts::default();
+        for (name, series) in &mut self.listeners {
+            let counts = came.get(name).unwrap_or(&nothing);
+            series.refused.iter().zip(counts.refused).for_each(|(counter, n)| counter.increment(n));
+            series.open = series.open.wrapping_add(counts.opened).wrapping_sub(counts.closed);
+            // An opening may be read a flush later than its closing: shown as none open meanwhile.
+            let open = series.open.cast_signed().max(0);
+            gauge(&self.recorder, "weir_connections", &[("listener", name.as_str())], open as f64);
+        }
+        self.listeners.retain(|_, series| series.is_configured || series.open != 0);
+    }
+
+    /// Shows the state of everything; what was shown before and is gone falls to 0.
+    pub(super) fn show(&mut self, gauges: &Gauges) {
+        let mut shown = HashSet::new();
+        for split in &gauges.splits {
+            shown.insert(Shown::Split(split.name.clone()));
+            self.show_split(split);
+            for version in &split.versions {
+                let key = (split.name.clone(), version.name.clone());
+                self.show_version(&key, version);
+                for endpoint in &version.endpoints {
+                    self.show_endpoint(&key, endpoint);
+                    shown.insert(Shown::Endpoint(key.clone(), endpoint.address.clone()));
+                }
+                shown.insert(Shown::Version(key));
+            }
+        }
+        self.shown.difference(&shown).for_each(|gone| self.show_gone(gone));
+        self.shown = shown;
+        self.show_process(gauges);
+    }
+
+    fn show_split(&self, split: &SplitGauges) {
+        let labels: Labels<'_> = &[("split", split.name.as_str())];
+        gauge(&self.recorder, "weir_split_override", labels, f64::from(split.overridden));
+        gauge(&self.recorder, "weir_split_held", labels, f64::from(split.held));
+        gauge(&self.recorder, "weir_split_revision", labels, split.revision.0 as f64);
+        for source in ROLLBACK_SOURCES {
+            let rollbacks = split.rollbacks.iter().filter(|(by, _)| *by == source).map(|(_, n)| n).sum();
+            let labels: Labels<'_> = &[("split", split.name.as_str()), ("source", source.as_str())];
+            counter(&self.recorder, "weir_rollbacks_total", labels).absolute(rollbacks);
+        }
+    }
+
+    fn show_version(&self, (split, version): &VersionKey, shows: &VersionGauges) {
+        let labels: Labels<'_> = &[("split", split.as_str()), ("version", version.as_str())];
+        gauge(&self.recorder, "weir_version_weight_ratio", labels, shows.ratio);
+        gauge(&self.recorder, "weir_version_file_weight_ratio", labels, shows.file_ratio);
+        gauge(&self.recorder, "weir_requests_in_flight", labels, shows.in_flight as f64);
+    }
+
+    fn show_endpoint(&self, (split, version): &VersionKey, shows: &EndpointGauges) {
+        let labels: Labels<'_> =
+            &[("split", split.as_str()), ("version", version.as_str()), ("endpoint", shows.address.as_str())];
+        gauge(&self.recorder, "weir_endpoint_up", labels, f64::from(shows.up));
+        gauge(&self.recorder, "weir_endpoint_draining", labels, f64::from(shows.draining));
+        gauge(&self.recorder, "weir_endpoint_requests_in_flight", labels, shows.in_flight as f64);
+    }
+
+    fn show_gone(&self, gone: &Shown) {
+        match gone {
+            Shown::Split(split) => {
+                let labels: Labels<'_> = &[("split", split.as_str())];
+                gauge(&self.recorder, "weir_split_override", labels, 0.0);
+                gauge(&self.recorder, "weir_split_held", labels, 0.0);
+            }
+            Shown::Version(key) => {
+                let name = key.1.clone();
+                let nothing = VersionGauges { name, ratio: 0.0, file_ratio: 0.0, in_flight: 0, endpoints: Vec::new() };
+                self.show_version(key, &nothing);
+            }
+            // Still up: "down" would wake somebody for an endpoint that was taken away on purpose.
+            Shown::Endpoint(key, address) => {
+                let gone = EndpointGauges { address: address.clone(), up: true, draining: false, in_flight: 0 };
+                self.show_endpoint(key, &gone);
+            }
+        }
+    }
+
+    fn show_process(&self, gauges: &Gauges) {
+        let reloads = &gauges.reloads;
+        for (result, n) in [("applied", reloads.applied), ("rejected", reloads.rejected)] {
+            counter(&self.recorder, "weir_config_reloads_total", &[("result", result)]).absolute(n);
+        }
+        counter(&self.recorder, "weir_access_lines_dropped_total", &[]).absolute(gauges.access_lines_dropped);
+        let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let shows = |name, value| gauge(&self.recorder, name, &[], value);
+        shows("weir_config_last_reload_successful", f64::from(reloads.last_successful));
+        shows("weir_config_last_reload_success_timestamp_seconds", seconds(reloads.last_success));
+        shows("weir_state_persisted", f64::from(gauges.persisted));
+        let revision = option_env!("WEIR_REVISION").unwrap_or("unknown");
+        let labels: Labels<'_> = &[("version", env!("CARGO_PKG_VERSION")), ("revision", revision)];
+        gauge(&self.recorder, "weir_build_info", labels, 1.0);
+    }
+}
+
+fn keep<K: Clone + Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, keys: &HashSet<K>, make: impl Fn(&K) -> V) {
+    map.retain(|key, _| keys.contains(key));
+    for key in keys {
+        map.entry(key.clone()).or_insert_with_key(&make);
+    }
+}
+
+fn add_codes<K: Eq + std::hash::Hash>(
+    series: &mut HashMap<K, CodeSeries>,
+    came: &HashMap<K, CodeCounts>,
+    register: impl Fn(&K, &str) -> Counter,
+) {
+    let nothing = CodeCounts::new();
+    for (key, codes) in series.iter_mut() {
+        codes.add(came.get(key).unwrap_or(&nothing), |code| register(key, code));
+    }
+    for (key, counts) in came.iter().filter(|(key, _)| !series.contains_key(key)) {
+        CodeSeries::default().add(counts, |code| register(key, code));
+    }
+}
+
+fn version_series(recorder: &PrometheusRecorder, (split, version): &VersionKey) -> VersionSeries {
+    let labels = [("split", split.as_str()), ("version", version.as_str())];
+    VersionSeries {
+        causes: Cause::ALL
+            .map(|cause| counter(recorder, "weir_errors_total", &[labels[0], labels[1], ("reason", cause.as_str())])),
+        retries: counter(recorder, "weir_retries_total", &labels),
+    }
+}
+
+fn listener_series(recorder: &PrometheusRecorder, listener: &ListenerName) -> ListenerSeries {
+    let refused = Refusal::ALL.map(|why| {
+        let labels: Labels<'_> = &[("listener", listener.as_str()), ("reason", why.as_str())];
+        counter(recorder, "weir_refused_requests_total", labels)
+    });
+    ListenerSeries { refused, open: 0, is_configured: false }
+}
+
+const METADATA: Metadata<'static> = Metadata::new("weir", Level::INFO, None);
+
+fn key(name: &'static str, labels: Labels<'_>) -> Key {
+    Key::from_parts(name, labels.iter().map(|&(key, value)| Label::new(key, value.to_owned())).collect::<Vec<_>>())
+}
+
+fn counter(recorder: &PrometheusRecorder, name: &'static str, labels: Labels<'_>) -> Counter {
+    recorder.register_counter(&key(name, labels), &METADATA)
+}
+
+fn gauge(recorder: &PrometheusRecorder, name: &'static str, labels: Labels<'_>, value: f64) {
+    recorder.register_gauge(&key(name, labels), &METADATA).set(value);
+}

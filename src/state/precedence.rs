@@ -6,7 +6,7 @@
 use super::Override;
 use super::book::Kept;
 use crate::config::Split;
-use crate::model::{VersionName, Weight, Weights};
+use crate::model::{SplitName, VersionName, Weight, Weights};
 
 /// What the file did to an override, with the reason for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,15 +52,21 @@ pub(super) fn reconcile(kept: &Kept, split: &Split) -> Result<(Kept, Option<Verd
 fn held_verdict(kept: &Kept, held: &Override, file: &Weights, split: &Split) -> Result<Option<Verdict>, String> {
     let lost = leaving(&held.weights, file);
     if !lost.is_empty() {
-        let reason = held.reason.as_ref().map(|r| format!(", {r}")).unwrap_or_default();
-        return Err(format!(
-            "split `{0}` is held at {1} (by {2}, {3}{reason}), but the file no longer has {4}; put {4} back into the \
-             file, or release the hold first: weir release {0}",
-            split.name, held.weights, held.by.0, held.at, lost
-        ));
+        return Err(held_conflict(&split.name, held, &lost));
     }
     let says = || format!("the file wants {file}; held at {} by {} since {}", held.weights, held.by.0, held.at);
     Ok((!file.same_as(&kept.file_weights)).then(|| Verdict::Held(says())))
+}
+
+/// Why a file without `lost` is refused, and what to do.
+pub(super) fn held_conflict(split: &SplitName, held: &Override, lost: &str) -> String {
+    let Override { weights, by, at, reason, .. } = held;
+    let reason = reason.as_ref().map(|r| format!(", {r}")).unwrap_or_default();
+    format!(
+        "split `{split}` is held at {weights} (by {}, {at}{reason}), but the file no longer has {lost}; put {lost} \
+         back into the file, or release the hold first: weir release {split}",
+        by.0
+    )
 }
 
 fn plain_verdict(kept: &Kept, plain: &Override, file: &Weights) -> (Option<Override>, Option<Verdict>) {

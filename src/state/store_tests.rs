@@ -301,6 +301,9 @@ fn a_refused_reload_changes_nothing() {
     let config = config(dir.path(), vec![split("new", &[("x", 1)]), split("shop", &[("v2", 1)])]);
     let error = apply(&store, Change::Reload { config: config.clone() }).unwrap_err();
     assert!(matches!(error, ApplyError::HeldConflict(_)));
+    let without = super::testing::config(dir.path(), vec![split("new", &[("x", 1)])]);
+    let error = apply(&store, Change::Reload { config: without }).unwrap_err().to_string();
+    assert!(error.contains("no longer has `shop`; put `shop` back"), "{error}");
     assert!(Arc::ptr_eq(&before, &store.snapshot()));
     assert!(before.splits[0].versions[0].pool.endpoints().iter().all(|e| !e.is_draining()));
     drop(store);
@@ -443,6 +446,7 @@ fn a_directory_that_can_only_be_read_still_gives_back_a_held_rollback() {
     let store = open(config);
     assert_eq!((in_force(&store).as_str(), store.snapshot().persisted), ("v1 100, v2 0", false));
     assert!(shop_of(&store).is_held());
+    assert_eq!(store.history(None, 9, None).len(), 2);
 }
 
 #[test]

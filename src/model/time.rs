@@ -9,19 +9,15 @@ const DAY_MS: i128 = 86_400_000;
 
 /// `2026-03-01T12:00:00.123Z`. What is below a millisecond is cut off.
 pub fn rfc3339_ms(t: SystemTime) -> String {
-    let ms = match t.duration_since(UNIX_EPOCH) {
-        Ok(after) => after.as_nanos() as i128 / 1_000_000,
-        // Rounded down, so that a moment before 1970 is not shown later than it was.
-        Err(before) => -(before.duration().as_nanos() as i128).div_euclid(1_000_000) - sub_ms(before.duration()),
+    let since_1970 = match t.duration_since(UNIX_EPOCH) {
+        Ok(after) => after.as_nanos() as i128,
+        Err(before) => -(before.duration().as_nanos() as i128),
     };
+    let ms = since_1970.div_euclid(1_000_000);
     let (year, month, day) = civil_from_days(ms.div_euclid(DAY_MS));
     let of_day = ms.rem_euclid(DAY_MS);
     let (h, m, s) = (of_day / 3_600_000, of_day / 60_000 % 60, of_day / 1000 % 60);
     format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{:03}Z", of_day % 1000)
-}
-
-fn sub_ms(d: std::time::Duration) -> i128 {
-    i128::from(d.subsec_nanos() % 1_000_000 > 0)
 }
 
 /// Year, month and day of a number of days since 1970-01-01 in the Gregorian calendar. Counted in eras of 400 years

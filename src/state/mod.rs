@@ -8,14 +8,22 @@
 mod book;
 mod build;
 mod change;
+#[cfg(test)]
+mod damage_tests;
 mod disk;
 mod format;
 mod history;
 mod orders;
 mod plan;
 mod precedence;
+#[cfg(test)]
+mod property_tests;
 mod snapshot;
 mod store;
+#[cfg(test)]
+mod store_tests;
+#[cfg(test)]
+mod testing;
 
 pub use change::{Applied, ApplyError, Change, ChangeEvent, HistoryEntry, Order};
 pub use snapshot::{Coin, Override, Snapshot, SplitState, VersionState};

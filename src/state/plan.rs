@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::book::{Book, Kept};
 use super::orders::{self, Mark, Target};
-use super::precedence::{Verdict, reconcile};
+use super::precedence::{Verdict, held_conflict, reconcile};
 use super::{ApplyError, Change, HistoryEntry, Order};
 use crate::config::{Config, Split};
 use crate::model::{Revision, SplitName, VersionName, Weights};
@@ -109,7 +109,7 @@ pub(super) fn reload(
     let mut draft = Draft::new(book, order, at);
     draft.book.splits.retain(|name, _| config.splits.iter().any(|s| s.name == *name));
     for (name, gone) in book.splits.iter().filter(|(name, _)| config.splits.iter().all(|s| s.name != **name)) {
-        draft.events.push(leaving(&draft, name, gone));
+        draft.events.push(leaving(&draft, name, gone)?);
     }
     for split in &config.splits {
         let before = book.splits.get(&split.name);
@@ -130,10 +130,15 @@ pub(super) fn reload(
     Ok(Some(draft.done(config.clone())))
 }
 
-fn leaving(draft: &Draft<'_>, name: &SplitName, gone: &Kept) -> HistoryEntry {
+/// A split that leaves keeps nothing; but a hold must be released first, else a file that is missing for a moment
+/// (an include being replaced) would undo it when it comes back.
+fn leaving(draft: &Draft<'_>, name: &SplitName, gone: &Kept) -> Result<HistoryEntry, String> {
+    if let Some(held) = gone.override_.as_ref().filter(|o| o.hold) {
+        return Err(held_conflict(name, held, &format!("`{name}`")));
+    }
     let kind = if gone.override_.is_some() { "superseded" } else { "reload" };
     let reason = Some("the split left the file".to_owned());
-    HistoryEntry { split: Some(name.clone()), from: Some(gone.weights().clone()), reason, ..draft.event(kind) }
+    Ok(HistoryEntry { split: Some(name.clone()), from: Some(gone.weights().clone()), reason, ..draft.event(kind) })
 }
 
 fn reloaded(

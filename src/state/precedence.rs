@@ -6,7 +6,7 @@
 use super::Override;
 use super::book::Kept;
 use crate::config::Split;
-use crate::model::{VersionName, Weight, Weights};
+use crate::model::{SplitName, VersionName, Weight, Weights};
 
 /// What the file did to an override, with the reason for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(super) fn reconcile(kept: &Kept, split: &Split) -> Result<(Kept, Option<Verd
         previous_stable: previous_stable(kept, split).filter(|v| has(v)),
         closed: if override_.as_ref().is_some_and(|o| o.hold) { listed(&kept.closed) } else { Vec::new() },
         override_,
-        drained: listed(&kept.drained),
+        drained: kept.drained.iter().filter(|v| has(v)).cloned().collect(),
         drained_endpoints: kept.drained_endpoints.iter().filter(|d| in_file(&d.version, d.address)).cloned().collect(),
         file_weights: file.clone(),
         ..kept.clone()
@@ -52,15 +52,21 @@ pub(super) fn reconcile(kept: &Kept, split: &Split) -> Result<(Kept, Option<Verd
 fn held_verdict(kept: &Kept, held: &Override, file: &Weights, split: &Split) -> Result<Option<Verdict>, String> {
     let lost = leaving(&held.weights, file);
     if !lost.is_empty() {
-        let reason = held.reason.as_ref().map(|r| format!(", {r}")).unwrap_or_default();
-        return Err(format!(
-            "split `{0}` is held at {1} (by {2}, {3}{reason}), but the file no longer has {4}; put {4} back into the \
-             file, or release the hold first: weir release {0}",
-            split.name, held.weights, held.by.0, held.at, lost
-        ));
+        return Err(held_conflict(&split.name, held, &lost));
     }
     let says = || format!("the file wants {file}; held at {} by {} since {}", held.weights, held.by.0, held.at);
     Ok((!file.same_as(&kept.file_weights)).then(|| Verdict::Held(says())))
+}
+
+/// Why a file without `lost` is refused, and what to do.
+pub(super) fn held_conflict(split: &SplitName, held: &Override, lost: &str) -> String {
+    let Override { weights, by, at, reason, .. } = held;
+    let reason = reason.as_ref().map(|r| format!(", {r}")).unwrap_or_default();
+    format!(
+        "split `{split}` is held at {weights} (by {}, {at}{reason}), but the file no longer has {lost}; put {lost} \
+         back into the file, or release the hold first: weir release {split}",
+        by.0
+    )
 }
 
 fn plain_verdict(kept: &Kept, plain: &Override, file: &Weights) -> (Option<Override>, Option<Verdict>) {
@@ -111,4 +117,112 @@ fn redistribute(weights: &Weights, file: &Weights) -> Option<Weights> {
 fn previous_stable(kept: &Kept, split: &Split) -> Option<VersionName> {
     let known = |v: &&VersionName| **v != split.stable && split.versions.iter().any(|f| f.name == **v);
     [Some(&kept.stable), kept.previous_stable.as_ref()].into_iter().flatten().find(known).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Actor;
+    use crate::state::testing::{name, split, weights};
+
+    fn kept(file: &[(&str, u32)], over: Option<(&[(&str, u32)], bool)>) -> Kept {
+        let over = over.map(|(w, hold)| Override {
+            weights: weights(w),
+            hold,
+            by: Actor("local:alice".into()),
+            at: "2026-03-01T12:00:00.000Z".into(),
+            reason: Some("bad".into()),
+        });
+        Kept { override_: over, ..Kept::fresh(&split("shop", file)) }
+    }
+
+    /// In force afterwards, and the verdict's kind.
+    fn after(kept: &Kept, file: &[(&str, u32)]) -> (String, &'static str) {
+        let (next, verdict) = reconcile(kept, &split("shop", file)).unwrap();
+        let kind = match verdict {
+            None => "none",
+            Some(Verdict::Superseded(_)) => "superseded",
+            Some(Verdict::Held(_)) => "held",
+            Some(Verdict::Moved(_)) => "moved",
+        };
+        (next.weights().to_string(), kind)
+    }
+
+    const FILE: &[(&str, u32)] = &[("v1", 90), ("v2", 10)];
+    const OVER: &[(&str, u32)] = &[("v1", 75), ("v2", 25)];
+
+    #[test]
+    fn without_an_override_the_file_counts() {
+        assert_eq!(after(&kept(FILE, None), &[("v1", 1), ("v3", 2)]), ("v1 1, v3 2".into(), "none"));
+    }
+
+    #[test]
+    fn a_file_with_the_same_weights_leaves_both_kinds() {
+        for hold in [false, true] {
+            let kept = kept(FILE, Some((OVER, hold)));
+            assert_eq!(after(&kept, FILE), ("v1 75, v2 25".into(), "none"));
+            assert_eq!(after(&kept, &[("v2", 10), ("v1", 90)]), ("v2 25, v1 75".into(), "none"), "another order");
+            assert_eq!(after(&kept, &[("v1", 90), ("v2", 10), ("v3", 0)]), ("v1 75, v2 25, v3 0".into(), "none"));
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_the_weights_beats_a_plain_override_only() {
+        assert_eq!(
+            after(&kept(FILE, Some((OVER, false))), &[("v1", 1), ("v2", 1)]),
+            ("v1 1, v2 1".into(), "superseded")
+        );
+        let held = kept(FILE, Some((OVER, true)));
+        assert_eq!(after(&held, &[("v1", 1), ("v2", 1)]), ("v1 75, v2 25".into(), "held"));
+        let (held, verdict) = reconcile(&held, &split("shop", &[("v1", 1), ("v2", 1)])).unwrap();
+        let text = "the file wants v1 1, v2 1; held at v1 75, v2 25 by local:alice since 2026-03-01T12:00:00.000Z";
+        assert_eq!(verdict, Some(Verdict::Held(text.into())));
+        assert_eq!(held.file_weights, weights(&[("v1", 1), ("v2", 1)]));
+        assert_eq!(after(&held, &[("v1", 1), ("v2", 1)]).1, "none", "said once");
+    }
+
+    #[test]
+    fn the_weight_of_a_version_that_leaves_goes_to_the_others_in_proportion() {
+        let file: &[_] = &[("v1", 90), ("v2", 10), ("v3", 0)];
+        let third = |over: &[(&str, u32)]| after(&kept(file, Some((over, false))), FILE);
+        assert_eq!(third(&[("v1", 40), ("v2", 40), ("v3", 20)]), ("v1 50, v2 50".into(), "moved"));
+        assert_eq!(
+            third(&[("v1", 50), ("v2", 25), ("v3", 25)]),
+            ("v1 50, v2 25".into(), "moved"),
+            "exact, not 67 to 33"
+        );
+        assert_eq!(third(&[("v1", 1), ("v2", 0), ("v3", 999_999)]), ("v1 1000000, v2 0".into(), "moved"));
+        assert_eq!(
+            third(&[("v1", 1), ("v2", 0), ("v3", 1_000_000)]),
+            ("v1 1, v2 0".into(), "moved"),
+            "never above MAX"
+        );
+        assert_eq!(third(&[("v1", 0), ("v2", 0), ("v3", 9)]), ("v1 90, v2 10".into(), "superseded"));
+        assert_eq!(third(&[("v1", 3), ("v2", 1), ("v3", 0)]), ("v1 3, v2 1".into(), "none"));
+    }
+
+    #[test]
+    fn a_held_override_refuses_to_lose_a_version_with_weight() {
+        let held = Kept { closed: vec![name("v2")], ..kept(FILE, Some((&[("v1", 100), ("v2", 0)], true))) };
+        let refused = reconcile(&held, &split("shop", &[("v2", 1)])).unwrap_err();
+        assert_eq!(
+            refused,
+            "split `shop` is held at v1 100, v2 0 (by local:alice, 2026-03-01T12:00:00.000Z, bad), but the file no \
+             longer has `v1`; put `v1` back into the file, or release the hold first: weir release shop"
+        );
+        assert_eq!(after(&held, &[("v1", 90), ("v3", 10)]), ("v1 100, v3 0".into(), "held"));
+        let (next, _) = reconcile(&held, &split("shop", &[("v1", 90), ("v3", 10)])).unwrap();
+        assert!(next.closed.is_empty());
+    }
+
+    #[test]
+    fn the_stable_before_is_remembered_while_it_is_in_the_file() {
+        let to = |kept: &Kept, file: &[(&str, u32)]| reconcile(kept, &split("shop", file)).unwrap().0;
+        let v2 = to(&kept(FILE, None), &[("v1", 0), ("v2", 9)]);
+        assert_eq!((v2.stable.as_str(), v2.previous_stable.clone()), ("v2", Some(name("v1"))));
+        assert_eq!(to(&v2, &[("v1", 1), ("v2", 9)]).previous_stable, Some(name("v1")));
+        assert_eq!(to(&v2, &[("v1", 1), ("v2", 0), ("v3", 9)]).previous_stable, Some(name("v2")));
+        assert_eq!(to(&v2, &[("v1", 1), ("v3", 9)]).previous_stable, Some(name("v1")), "v2 is gone, v1 is left");
+        assert_eq!(to(&v2, &[("v2", 9)]).previous_stable, None);
+    }
 }

@@ -83,13 +83,18 @@ impl Store {
         let found = disk::read(dir, options.ignore_state)?;
         let mut memory = Memory::default();
         let mut book = found.book.unwrap_or_default();
-        let files = disk.map(|disk| Files { log: Log::open(dir, &book.recent, &mut memory), disk });
+        let files = match disk {
+            Some(disk) => Some(Files { log: Log::open(dir, &book.recent, &mut memory), disk }),
+            None => {
+                memory.push(book.recent.iter().cloned());
+                None
+            }
+        };
         // History may know more than a state that had to be recovered; no revision is ever given twice.
         book.revision = book.revision.max(memory.revision());
         let (order, at) = (start_order(&config), rfc3339_ms(SystemTime::now()));
-        let plan = reload(&book, None, &config, &order, &at).map_err(|why| {
-            OpenError::HeldConflict(format!("{why}; or move {} away", dir.join("state.json").display()))
-        })?;
+        let plan = reload(&book, None, &config, &order, &at)
+            .map_err(|why| OpenError::HeldConflict(format!("{why} (or forget all state: empty {})", dir.display())))?;
         let is_new = plan.is_some() || found.stale;
         let plan = plan.unwrap_or_else(|| Plan { book, config, touched: Default::default(), events: Vec::new() });
         let first = build::snapshot(&plan, None, &|key| registry.endpoint(key), files.is_some());

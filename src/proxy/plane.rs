@@ -28,13 +28,17 @@ use crate::telemetry::{AccessLog, Cells};
 enum Command {
     Listener(ListenerCommand),
     /// Serve what is there until `deadline`, then end the thread.
-    Drain { deadline: Instant, done: oneshot::Sender<usize> },
+    Drain {
+        deadline: Instant,
+        done: oneshot::Sender<usize>,
+    },
 }
 
 /// By listener: its addresses share one limit.
 type Limits = Arc<Mutex<HashMap<ListenerName, Arc<Limit>>>>;
 
 /// What every worker is given.
+#[derive(Debug)]
 pub struct Parts {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub cells: Arc<Cells>,
@@ -46,7 +50,7 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct DataPlane {
     workers: Vec<mpsc::UnboundedSender<Command>>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl DataPlane {
@@ -74,7 +78,7 @@ impl DataPlane {
             is_ready.recv().map_err(io::Error::other)??;
             workers.push(commands);
         }
-        Ok(Self { workers, threads })
+        Ok(Self { workers, threads: Mutex::new(threads) })
     }
 
     /// Brings a command to the worker of that index. A worker that is gone needs none.
@@ -99,10 +103,10 @@ impl DataPlane {
         cut
     }
 
-    /// Waits for the threads, which end after `drain`.
-    pub fn join(self) {
-        drop(self.workers);
-        for thread in self.threads {
+    /// Waits for the threads, which end after `drain`. Blocks.
+    pub fn join(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
             let _ = thread.join();
         }
     }
@@ -137,7 +141,8 @@ fn obey(
     match command {
         ListenerCommand::Add { name, address, socket } => match TcpListener::from_std(socket) {
             Ok(listener) => {
-                let limit = limits.lock().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default().clone();
+                let limit =
+                    limits.lock().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default().clone();
                 let name = Rc::new(RefCell::new(name));
                 let (stop, stopped) = oneshot::channel();
                 let socket = Socket { name: name.clone(), address, listener, limit };

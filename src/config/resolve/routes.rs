@@ -117,7 +117,9 @@ fn unreachable(route: &Route, path: &Path, earlier: &[(Route, Path)], cx: &mut C
 }
 
 fn unused_splits(raw: &RawConfig, cx: &mut Context<'_>) {
-    if cx.is_flawed(&Path::root().key("routes")) {
+    // A route that leads nowhere known was meant for one of them.
+    let lost = |r: &RawRoute| r.split.as_ref().is_none_or(|name| !raw.splits.contains_key(name));
+    if cx.is_flawed(&Path::root().key("routes")) || raw.routes.iter().any(lost) {
         return;
     }
     for name in raw.splits.keys().filter(|name| !raw.routes.iter().any(|r| r.split.as_ref() == Some(*name))) {

@@ -119,6 +119,13 @@ fn remedies_say_what_to_write() {
         (and("[admin]\nbind = \"0.0.0.0:9901\""), "write \"127.0.0.1:9901\""),
         (with("split = \"shop\"", "split = \"shop\"\nmatch = { path_regex = \"(\" }"), "unclosed group"),
         (with("\"127.0.0.1:8080\"", "\"${PORT}\""), "${PORT:-default}"),
+        (and("[shutdown]\ntimeout = -10"), "for example \"10s\""),
+        (with("\"shop\"", "shop"), "write text in \"quotes\""),
+        (with("[[routes]]", "[[routes]"), "close the bracket"),
+        (and("[listeners.web]"), "may be given only once"),
+        (with("\"shop\"", "\"shop"), "close the string"),
+        (with("split = \"shop\"", "split"), "write key = value"),
+        (with("split = \"shop\"", "split = \"shop\" name = \"x\""), "begin a new line"),
     ] {
         let report = check(&text).report;
         assert!(report.text(false).contains(remedy), "{remedy}\n{}", report.text(false));
@@ -683,6 +690,39 @@ fn the_schema_knows_every_key_of_the_reference() {
     ] {
         assert!(keys(&format!("/$defs/{raw}/properties")).contains(&key.to_owned()), "{raw}.{key}");
     }
+}
+
+#[test]
+fn problems_found_later_point_into_the_file_too() {
+    let mut report = check(GOOD).report;
+    let place = report.locate(&["listeners", "web", "bind"]);
+    report.push(Diagnostic::new(Code::AddressInUse, "127.0.0.1:8080 is in use").at(place));
+    assert_eq!(report.location(&report.diagnostics[0]), "weir.toml:2:8");
+    assert_eq!(report.locate(&["admin", "bind"]), None, "a default is in no file");
+}
+
+#[test]
+fn deep_nesting_is_refused_and_overflows_nothing() {
+    for text in [
+        format!("a = {}", "[".repeat(100_000)),
+        format!("a = {}", "{a=".repeat(100_000)),
+        format!("{}a = 1", "a.".repeat(100_000)),
+        format!("[{}a]", "a.".repeat(100_000)),
+        format!("a = {}1{}", "[".repeat(70), "]".repeat(70)),
+        format!("{GOOD}{}a = 1", "a.".repeat(79)),
+    ] {
+        assert!(check(&text).report.has_errors());
+    }
+}
+
+#[test]
+fn a_large_file_of_garbage_is_counted_and_not_printed() {
+    let text: String = (0..50_000).map(|i| format!("colour-{i} = 1\n")).collect();
+    let report = check(&text).report;
+    assert_eq!((report.errors(), report.diagnostics.len()), (50_001, 200));
+    let summary = "weir.toml: 50001 errors (49801 more of them not shown), 0 warnings; ";
+    assert!(report.summary().starts_with(summary), "{}", report.summary());
+    assert!(report.text(false).len() < 100_000);
 }
 
 /// Whatever the text, a report and never a panic; a configuration exactly if there is no error; every rendering works.

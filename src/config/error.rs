@@ -210,6 +210,11 @@ impl Report {
         Self { sources: vec![Source { name: name.into(), text: "".into() }], ..Self::default() }
     }
 
+    /// A report about the same texts with these problems only.
+    pub fn with(&self, diagnostics: Vec<Diagnostic>) -> Self {
+        Self { diagnostics, omitted: 0, ..self.clone() }
+    }
+
     pub fn push(&mut self, diagnostic: Diagnostic) {
         self.diagnostics.push(diagnostic);
     }

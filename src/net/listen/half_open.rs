@@ -1,7 +1,7 @@
 //! How many handshakes of a listening address are under way, asked of the kernel over netlink (`sock_diag`).
 //!
-//! Why not `/proc/net/tcp`: it prints every socket of the machine, which took a second with 50,000 of them; here the
-//! kernel counts only what is asked for. Where it does not answer (a sandbox) the caller waits a while instead.
+//! Why not `/proc/net/tcp`: it prints every socket of the machine, most of a second for 50,000 of them when busy; here
+//! the kernel counts only what is asked for. Where it does not answer (a sandbox) the caller waits a while instead.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};

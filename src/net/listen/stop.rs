@@ -1,8 +1,8 @@
 //! Closing a listening socket without losing what the kernel has already taken for us.
 //!
 //! A plain close resets every connection in the accept queue. So first a filter on the sockets drops the packets that
-//! *begin* a connection (SYN without ACK), then the queue is emptied, then they are closed. The filter must let the rest
-//! through: a client whose SYN was answered takes itself for connected, and its last ACK, and the request behind it,
+//! *begin* a connection (SYN without ACK), then the queue is emptied, then they are closed. The filter must let the
+//! rest through: a client whose SYN was answered takes itself for connected, and its last ACK, and the request behind it,
 //! must still reach us. A filter that drops everything (the usual recipe) resets exactly those clients at the close.
 //! Dropped SYNs are repeated by the client's kernel after a second, and then find the successor or a closed port.
 

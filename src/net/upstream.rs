@@ -165,16 +165,15 @@ impl<B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> 
 }
 
 impl<B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static> Lease<B> {
-    /// Sends a request and waits for the head of its answer. When nothing of it was written, the error brings the
-    /// request back. Not cancel safe: dropping the lease afterwards ends the connection, as it must.
-    ///
-    /// # Errors
-    /// What hyper says of the connection.
-    pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
-        match &mut self.sender {
-            Some(sender) => sender.try_send_request(request).await,
-            None => std::future::pending().await,
-        }
+    /// Sends a request; the future is the head of its answer. When nothing of it was written, the error brings the
+    /// request back. Dropping the lease ends the connection, so an answer that is not waited for is never read as the
+    /// next one's. (Not an async function: that would copy the request twice more.)
+    pub fn send(
+        &mut self,
+        request: Request<B>,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
+        // Only `give_back` takes the sender, and it takes the lease with it.
+        self.sender.as_mut().expect("a lease has its sender until it is given back").try_send_request(request)
     }
 
     /// The answer was read to its end: the connection may serve again.

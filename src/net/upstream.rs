@@ -51,7 +51,8 @@ const NO_PORT: i32 = 99;
 struct Idle<B> {
     sender: SendRequest<B>,
     task: AbortHandle,
-    since: Instant,
+    /// From the first tick that finds it here: close enough, and no clock is read per request.
+    since: Option<Instant>,
 }
 
 /// See the file's head.
@@ -146,7 +147,7 @@ impl<B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> 
         if idle.len() >= self.idle_cap.get() || self.endpoint.is_draining() {
             return drop(idle);
         }
-        idle.push(Idle { sender, task, since: Instant::now() });
+        idle.push(Idle { sender, task, since: None });
     }
 
     /// Closes idle connections that are too old, all of them if the endpoint drains, and every connection if the
@@ -158,8 +159,11 @@ impl<B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> 
         }
         let draining = self.endpoint.is_draining();
         let limit = self.idle_for.get();
-        let old = |i: &Idle<B>| draining || i.sender.is_closed() || limit.is_some_and(|l| now - i.since >= l);
-        let gone: Vec<_> = self.idle.borrow_mut().extract_if(.., |i| old(i)).collect();
+        let old = |i: &mut Idle<B>| {
+            let idle_for = now - *i.since.get_or_insert(now);
+            draining || i.sender.is_closed() || limit.is_some_and(|l| idle_for >= l)
+        };
+        let gone: Vec<_> = self.idle.borrow_mut().extract_if(.., old).collect();
         drop(gone);
     }
 }

@@ -203,7 +203,8 @@ async fn attempt(
                     Err(error) => break dial_error(&error),
                 },
             };
-            let deadlines = Deadlines::new(exchange, timeouts);
+            let begun = if is_reused { exchange.started() } else { Instant::now() };
+            let deadlines = Deadlines::new(begun, exchange, timeouts);
             match send(&mut lease, request, &deadlines).await {
                 Ok(answer) => return Ok((answer, lease, deadlines.for_body())),
                 // The idle connection was closed under our hands: the next one, or a new one.
@@ -317,9 +318,9 @@ struct Deadlines {
 }
 
 impl Deadlines {
-    fn new(exchange: &Exchange, timeouts: &UpstreamTimeouts) -> Self {
+    fn new(begun: Instant, exchange: &Exchange, timeouts: &UpstreamTimeouts) -> Self {
         let total = timeouts.total.and_then(|limit| exchange.started().checked_add(limit));
-        Self { begun: Instant::now(), first_byte: timeouts.first_byte, total, upload: exchange.upload() }
+        Self { begun, first_byte: timeouts.first_byte, total, upload: exchange.upload() }
     }
 
     /// Ends when the answer's head is overdue, and says which limit that is.

@@ -23,9 +23,7 @@ pub(super) fn context(world: &World, phase: tokio::sync::watch::Receiver<Phase>)
         store: world.store.clone(),
         stats: Arc::new(move |split, version, window: Duration| stats(windows.stats(split, version, window))),
         render_metrics: Arc::new(move || scrape.render()),
-        reload: Arc::new(move |ask| {
-            Box::pin(reload_for(reloads.clone(), store.clone(), load.clone(), ask))
-        }),
+        reload: Arc::new(move |ask| Box::pin(reload_for(reloads.clone(), store.clone(), load.clone(), ask))),
         check: Arc::new(move |text| load::check(&file, &text)),
         effective: {
             let store = world.store.clone();
@@ -93,7 +91,8 @@ fn rehearse(store: &Store, load: &reload::Loader, ask: ReloadAsk) -> ReloadResul
     };
     match store.apply(order) {
         Ok(applied) => {
-            let of = |kind: &str| applied.events.iter().filter(|e| e.kind == kind).filter_map(|e| e.split.clone()).collect();
+            let of =
+                |kind: &str| applied.events.iter().filter(|e| e.kind == kind).filter_map(|e| e.split.clone()).collect();
             ReloadResult::Done(ReloadDone {
                 revision: applied.snapshot.revision,
                 changed: applied.changed,

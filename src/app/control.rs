@@ -91,8 +91,11 @@ async fn serve(
     let addresses = addresses(&world, begun);
     let mut tasks = JoinSet::new();
     let context = std::sync::Arc::new(context(&world, phase));
-    let World { config, loaded, load, store, listeners, plane, flusher, access, reloads, reloader, readiness, .. } = world;
-    for (socket, router) in [(Some(world.admin), admin::router(context.clone())), (world.probes, admin::probes_router(context))] {
+    let World { config, loaded, load, store, listeners, plane, flusher, access, reloads, reloader, readiness, .. } =
+        world;
+    for (socket, router) in
+        [(Some(world.admin), admin::router(context.clone())), (world.probes, admin::probes_router(context))]
+    {
         let Some(socket) = socket else { continue };
         let mut stopped = admin_stopped.clone();
         tasks.spawn(async move { admin::serve(socket, router, async move { drop(stopped.changed().await) }).await });

@@ -122,13 +122,8 @@ fn control_listener(loaded: &LoadedConfig, key: &str, address: SocketAddr) -> Re
     // The same exclusive bind as for the data plane, with one socket.
     let bound = bind(address, 1).map_err(|error| {
         let message = format!("`{key}`: {error}");
-        let problem = Problem {
-            code: "address-in-use",
-            is_warning: false,
-            key: key.to_owned(),
-            message,
-            help: error.remedy(),
-        };
+        let problem =
+            Problem { code: "address-in-use", is_warning: false, key: key.to_owned(), message, help: error.remedy() };
         StartError::new(Exit::Address, loaded.explain(&[problem]).text)
     })?;
     let socket = bound.handles().map_err(internal)?.pop().ok_or_else(|| internal("no socket"))?;
@@ -141,11 +136,7 @@ fn access_logs(writer: &AccessWriter, config: &Config) -> Vec<AccessLog> {
     (0..config.workers).map(|_| writer.log(format, log.sample, fastrand::u64(..))).collect()
 }
 
-fn listeners(
-    plane: &Arc<DataPlane>,
-    config: &Config,
-    loaded: &LoadedConfig,
-) -> Result<Arc<Listeners>, StartError> {
+fn listeners(plane: &Arc<DataPlane>, config: &Config, loaded: &LoadedConfig) -> Result<Arc<Listeners>, StartError> {
     let theirs = plane.clone();
     let send = Arc::new(move |worker, command| theirs.command(worker, command));
     let listeners = Arc::new(Listeners::new(config.workers, send));

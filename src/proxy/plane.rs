@@ -28,7 +28,10 @@ use crate::telemetry::{AccessLog, Cells};
 enum Command {
     Listener(ListenerCommand),
     /// Serve what is there until `deadline`, then end the thread.
-    Drain { deadline: Instant, done: oneshot::Sender<usize> },
+    Drain {
+        deadline: Instant,
+        done: oneshot::Sender<usize>,
+    },
 }
 
 /// By listener: its addresses share one limit.
@@ -137,7 +140,8 @@ fn obey(
     match command {
         ListenerCommand::Add { name, address, socket } => match TcpListener::from_std(socket) {
             Ok(listener) => {
-                let limit = limits.lock().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default().clone();
+                let limit =
+                    limits.lock().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default().clone();
                 let name = Rc::new(RefCell::new(name));
                 let (stop, stopped) = oneshot::channel();
                 let socket = Socket { name: name.clone(), address, listener, limit };

@@ -33,7 +33,7 @@ fn shift_rollback_release_and_history() {
     let said = squeezed(&weir.cli(&["release", "shop"]).expect_code(0).stdout);
     assert!(said.starts_with("shop v1 100% -> 90% v2 0% -> 10% revision "), "{said}");
     assert_eq!(weir.admin.weights(), (90, 10));
-    assert_eq!(weir.admin.metric("weir_rollbacks_total", &[("split", "shop"), ("source", "cli")]), Some(1.0));
+    weir.admin.wait_metric("weir_rollbacks_total", &[("split", "shop"), ("source", "cli")], 1.0);
 }
 
 #[test]

@@ -103,7 +103,7 @@ fn assert_held(weir: &Weir, file: (u64, u64)) {
     assert_eq!(shop["weights"]["v2"], 0, "{shop}");
     let mut client = weir.connect();
     assert!((0..300).all(|_| client.get("/").unwrap().text() == "v1"));
-    assert_eq!(weir.admin.metric("weir_split_held", &[("split", "shop")]), Some(1.0));
+    weir.admin.wait_metric("weir_split_held", &[("split", "shop")], 1.0);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_version_that_a_held_rollback_stands_on_cannot_leave_the_file() {
     let weir = Weir::start(&half_and_half(&v1, &v2));
     weir.admin.rollback();
     weir.edit(&Conf::shop(&[("v2", 1, &[v2.address])]));
-    wait_until("the reload is rejected", || weir.admin.metric("weir_config_last_reload_successful", &[]) == Some(0.0));
+    weir.admin.wait_metric("weir_config_last_reload_successful", &[], 0.0);
     assert!(weir.stderr().contains("held-conflict"));
     assert_eq!(weir.connect().get("/").unwrap().text(), "v1");
 }
@@ -173,6 +173,6 @@ fn without_a_writable_state_dir_it_still_works_and_says_so() {
     let weir = Weir::start_in(dir, config, 0);
     let shop = weir.admin.rollback();
     assert_eq!((shop["persisted"].as_bool(), shop["weights"]["v2"].as_u64()), (Some(false), Some(0)), "{shop}");
-    assert_eq!(weir.admin.metric("weir_state_persisted", &[]), Some(0.0));
+    weir.admin.wait_metric("weir_state_persisted", &[], 0.0);
     assert_eq!(weir.connect().get("/").unwrap().text(), "v1");
 }

@@ -19,7 +19,7 @@ use crate::lifecycle::{Ending, Phase, Signal, Signals, drive};
 use crate::model::{Actor, Instant, Source};
 use crate::net::listen::Stopping;
 use crate::reload;
-use crate::telemetry::{AccessWriter, events};
+use crate::telemetry::events;
 
 /// How often counts become metrics and leaving endpoints are looked after.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -102,8 +102,7 @@ async fn serve(
     }
     let mut background = JoinSet::new();
     background.spawn(reloader.run());
-    let access = std::sync::Arc::new(access);
-    background.spawn(flush(flusher, store.clone(), reloads.clone(), access.clone()));
+    background.spawn(flush(flusher, store.clone(), reloads.clone(), access.dropped_count()));
     let theirs = reloads.clone();
     background.spawn(async move { reload::watch(load, &loaded, theirs).await });
     drop(world.starting);
@@ -135,8 +134,12 @@ async fn serve(
         Ending::Drained | Ending::TimedOut => Ended::Drained,
     };
     tracing::info!(event = "shutdown", phase = "ended", how = ?ended, saved);
-    drop((blocker, plane));
-    if let Some(access) = std::sync::Arc::into_inner(access) {
+    drop(blocker);
+    // The workers' logs end with their threads; cut off by force they are left to the process's end.
+    if ending != Ending::Forced {
+        let ended = plane.clone();
+        let joined = tokio::task::spawn_blocking(move || ended.join());
+        let _ = tokio::time::timeout(Duration::from_secs(1), joined).await;
         access.close(Duration::from_secs(1));
     }
     ended
@@ -147,7 +150,7 @@ async fn flush(
     mut flusher: crate::telemetry::Flusher,
     store: std::sync::Arc<crate::state::Store>,
     reloads: crate::reload::ReloadHandle,
-    access: std::sync::Arc<AccessWriter>,
+    lines_dropped: impl Fn() -> u64,
 ) {
     let mut seconds = tokio::time::interval(FLUSH);
     seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -168,7 +171,7 @@ async fn flush(
                 *rollbacks.entry((split, event.source)).or_default() += 1;
             }
         }
-        let now = gauges(&snapshot, &reloads.status().borrow(), &rollbacks, access.dropped());
+        let now = gauges(&snapshot, &reloads.status().borrow(), &rollbacks, lines_dropped());
         flusher.flush(&now, Instant::now());
         for (key, left) in store.registry().tidy(Instant::now()) {
             tracing::warn!(event = "drain-cut", split = %key.split, version = %key.version, endpoint = %key.address,

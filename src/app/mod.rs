@@ -149,7 +149,9 @@ pub fn demo(seconds: Option<u64>) -> ExitCode {
     let start = |config| {
         let options = Options { config, last_good: false, ignore_state: false, color: false, signals: false };
         let running = start(options).map_err(|e| e.text)?;
-        Ok(move || drop(running.stop()))
+        Ok(move || {
+            running.stop();
+        })
     };
     match demo::run(&demo::Options { seconds }, std::io::stdout(), start) {
         Ok(_) => Exit::Done.into(),

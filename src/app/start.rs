@@ -92,7 +92,7 @@ fn configuration(options: &Options) -> Result<(LoadedConfig, Arc<Config>), Start
         return Ok((first, config));
     }
     if options.last_good {
-        let path = last_good_path(&config::default_state_dir(&super::load::env));
+        let path = last_good_path(&config::state_dir(&options.config, &super::load::env));
         let copy = loaded(&path, config::load(&path, &super::load::env));
         if let Ok(config) = copy.config.clone() {
             // The watcher goes on with the file that is meant, so mending it is enough.

@@ -61,6 +61,15 @@ pub fn read_digest(path: &Path) -> io::Result<[u8; 32]> {
     loader.root_error.map_or(Ok(loader.reading.digest()), Err)
 }
 
+/// The `state_dir` that a file asks for, also of one that is otherwise broken: for `--last-good`.
+pub fn state_dir(path: &Path, env: Env<'_>) -> PathBuf {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let (table, _) = toml::de::DeTable::parse_recoverable(&text);
+    let admin = table.get_ref().get("admin").and_then(|v| v.get_ref().as_table());
+    let written = admin.and_then(|admin| admin.get("state_dir")).and_then(|v| v.get_ref().as_str());
+    resolve::state_dir(written, path.parent().unwrap_or(Path::new("")), env)
+}
+
 /// Which file is meant: `--config`, `$WEIR_CONFIG`, `./weir.toml` if it is there, else `/etc/weir/weir.toml`.
 pub fn find(explicit: Option<&Path>, env: Env<'_>) -> PathBuf {
     if let Some(path) = explicit {

@@ -28,7 +28,7 @@ mod tests;
 
 pub use effective::effective;
 pub use error::{Code, Diagnostic, Place, Position, Report, Severity, Source};
-pub use load::{Env, Loaded, check_text, find, load, read_digest};
+pub use load::{Env, Loaded, check_text, find, load, read_digest, state_dir};
 pub use render::Format;
 pub use schema::schema;
 pub use types::*;

@@ -38,6 +38,7 @@ enum Command {
 type Limits = Arc<Mutex<HashMap<ListenerName, Arc<Limit>>>>;
 
 /// What every worker is given.
+#[derive(Debug)]
 pub struct Parts {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub cells: Arc<Cells>,
@@ -49,7 +50,7 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct DataPlane {
     workers: Vec<mpsc::UnboundedSender<Command>>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl DataPlane {
@@ -77,7 +78,7 @@ impl DataPlane {
             is_ready.recv().map_err(io::Error::other)??;
             workers.push(commands);
         }
-        Ok(Self { workers, threads })
+        Ok(Self { workers, threads: Mutex::new(threads) })
     }
 
     /// Brings a command to the worker of that index. A worker that is gone needs none.
@@ -102,10 +103,10 @@ impl DataPlane {
         cut
     }
 
-    /// Waits for the threads, which end after `drain`.
-    pub fn join(self) {
-        drop(self.workers);
-        for thread in self.threads {
+    /// Waits for the threads, which end after `drain`. Blocks.
+    pub fn join(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
             let _ = thread.join();
         }
     }

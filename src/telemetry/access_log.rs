@@ -82,6 +82,12 @@ impl AccessWriter {
         self.dropped.load(Ordering::Relaxed)
     }
 
+    /// Reads `dropped` from another thread, for as long as it likes.
+    pub fn dropped_count(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let dropped = self.dropped.clone();
+        move || dropped.load(Ordering::Relaxed)
+    }
+
     /// Waits until all is written, but no longer than `timeout`; the logs must be gone before. False: time ran out.
     pub fn close(self, timeout: Duration) -> bool {
         drop(self.batches);

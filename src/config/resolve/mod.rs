@@ -7,6 +7,7 @@ mod address;
 mod listeners;
 mod matches;
 mod process;
+pub use process::state_dir;
 mod routes;
 mod splits;
 

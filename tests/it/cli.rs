@@ -82,7 +82,7 @@ fn exit_codes() {
     assert!(done.stdout.is_empty());
     let done = weir.cli(&["shift", "shop", "v9=5"]).expect_code(6);
     assert!(done.stderr.contains("v1, v2"), "{}", done.stderr);
-    weir.cli(&["rollback", "shop"]).expect_code(0);
+    weir.cli(&["shift", "shop", "v1=100"]).expect_code(0);
     weir.cli(&["rollback", "shop"]).expect_code(6);
     for usage in [&["shift", "shop"][..], &["shift", "shop", "v2"], &["shift", "shop", "v2=120"], &["frobnicate"], &[]]
     {

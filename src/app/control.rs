@@ -109,7 +109,7 @@ async fn serve(
     let _ = ready.send(Ok(addresses));
 
     let mut asked = Asked { signals, stopped: Some(stopped), reloads };
-    let first = asked.to_end().await;
+    let first = asked.asked_to_end().await;
     let blocker = readiness.block("shutting-down");
     tracing::info!(event = "shutdown", phase = "begun", timeout_seconds = config.shutdown.timeout.as_secs_f64());
     let deadline = Instant::now() + config.shutdown.timeout.saturating_sub(MARGIN);
@@ -120,7 +120,17 @@ async fn serve(
     };
     let ending = match first {
         End::AtOnce => Ending::Forced,
-        End::Drain => drive(&config.shutdown, drained, async { drop(asked.to_end().await) }, &phases).await,
+        End::Drain => {
+            drive(
+                &config.shutdown,
+                drained,
+                async {
+                    asked.asked_to_end().await;
+                },
+                &phases,
+            )
+            .await
+        }
     };
     drop(stop_admin);
     tasks.join_all().await;
@@ -198,7 +208,7 @@ struct Asked {
 
 impl Asked {
     /// Waits until the process is asked to end; obeys everything else on the way.
-    async fn to_end(&mut self) -> End {
+    async fn asked_to_end(&mut self) -> End {
         loop {
             match self.next().await {
                 Signal::Terminate => return End::Drain,

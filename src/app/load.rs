@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::config::{self, Code, Diagnostic, Format, Place, Report, Severity};
+use crate::config::{self, Code, Diagnostic, Format, Report, Severity};
 use crate::reload::{Explain, LoadedConfig, Loader, Problem};
 
 /// Reads the process's environment.
@@ -35,17 +35,13 @@ pub(super) fn loaded(path: &Path, loaded: config::Loaded) -> LoadedConfig {
 }
 
 fn warnings(report: &Report) -> Vec<String> {
-    let only = |d: &Diagnostic| {
-        let one = Report { sources: report.sources.clone(), diagnostics: vec![d.clone()] };
-        one.render(Format::Text, false)
-    };
+    let only = |d: &Diagnostic| report.with(vec![d.clone()]).render(Format::Text, false);
     report.diagnostics.iter().filter(|d| d.severity == Severity::Warning).map(only).collect()
 }
 
 fn explain(report: Report) -> Explain {
     Arc::new(move |problems| {
-        let mut own = Report { sources: report.sources.clone(), diagnostics: Vec::new() };
-        problems.iter().for_each(|p| own.push(diagnostic(&report, p)));
+        let own = report.with(problems.iter().map(|p| diagnostic(&report, p)).collect());
         crate::reload::Report { text: own.text(false), diagnostics: own.json() }
     })
 }
@@ -53,22 +49,11 @@ fn explain(report: Report) -> Explain {
 fn diagnostic(report: &Report, problem: &Problem) -> Diagnostic {
     let code = Code::ALL.iter().copied().find(|c| c.as_str() == problem.code).unwrap_or(Code::FileUnreadable);
     let mut diagnostic = Diagnostic::new(code, &problem.message)
-        .at(place_of(report, &problem.key))
+        .at(report.locate(&problem.key.split('.').collect::<Vec<_>>()))
         .key(&problem.key)
         .help(&problem.help);
     diagnostic.severity = if problem.is_warning { Severity::Warning } else { Severity::Error };
     diagnostic
-}
-
-/// Where the last part of a dotted key stands. Approximate, by text: the parsed file is gone by now.
-fn place_of(report: &Report, key: &str) -> Option<Place> {
-    let table = key.rsplit_once('.').map_or(key, |(table, _)| table);
-    let name = key.rsplit('.').next()?;
-    report.sources.iter().enumerate().find_map(|(source, text)| {
-        let from = text.text.find(&format!("[{table}]"))?;
-        let at = from + text.text[from..].find(&format!("\n{name}"))? + 1;
-        Some(Place { source, span: at..at + name.len() })
-    })
 }
 
 /// The diagnostics of a text that is not in force, for the API.

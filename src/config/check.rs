@@ -97,8 +97,10 @@ impl Walk<'_> {
             if path.steps().is_empty() { "at the top of the file".into() } else { format!("in {}", path.words()) };
         let place = child.key_place.as_ref().unwrap_or(&child.place).clone();
         let keys = shape.keys();
+        // Searching the words is the dearest step; past the limit nobody would read it.
+        let label = if self.report.is_full() { None } else { did_you_mean(key, keys.iter().copied()) };
         let problem = self.problem(Code::UnknownKey, format!("unknown key `{key}` {wher}"), &place, &path.key(key));
-        problem.label = Some(did_you_mean(key, keys.iter().copied()).unwrap_or_else(|| "not known here".into()));
+        problem.label = Some(label.unwrap_or_else(|| "not known here".into()));
         problem.help = Some(format!("keys allowed here: {}", keys.join(", ")));
         false
     }
@@ -114,19 +116,17 @@ impl Walk<'_> {
 
     fn wrong_type(&mut self, node: &Node, choices: &[Shape], path: &Path) -> bool {
         let formats: Vec<_> = choices.iter().filter_map(|s| s.format()).collect();
-        let number = match node.kind {
-            Kind::Integer(n) => Some(n.to_string()),
-            Kind::Float(x) => Some(x.to_string()),
-            _ => None,
-        };
         let key = path.last_key().to_owned();
-        if let Some(number) = number
+        if matches!(node.kind, Kind::Integer(_) | Kind::Float(_))
             && let Some((code, what, units, example)) = unit_of(&formats)
         {
-            let message = format!("`{key}` is a {what} and needs a unit: {units}");
+            let message = format!("`{path}` is a {what} and needs a unit: {units}");
             let problem = self.problem(code, message, &node.place, path);
             problem.label = Some("a bare number".into());
-            problem.help = Some(format!("write \"{number}{example}\""));
+            problem.help = Some(match node.kind {
+                Kind::Integer(n) if n >= 0 => format!("write \"{n}{example}\""),
+                _ => format!("write a whole number with a unit, for example \"10{example}\""),
+            });
             return false;
         }
         let expected = expected(choices);

@@ -1,11 +1,14 @@
 //! Diagnostics: one problem each, with code, place, cause and remedy; and the report that collects them.
 //!
-//! Invariant: codes are a contract (surface.md section 5). A report is never cut short: everything that can be found
-//! in one run is in it.
+//! Invariant: codes are a contract (surface.md section 5). Everything that can be found in one run is in a report, up
+//! to `LIMIT` problems; the rest is counted, so that a large file of garbage cannot keep weir busy printing.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+
+use super::path::Path;
+use super::tree::Node;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -186,30 +189,72 @@ impl Source {
     }
 }
 
+/// More problems than this are only counted; nobody reads them, and each costs a search through its file.
+const LIMIT: usize = 200;
+
 /// Everything found in one run, with the texts it was found in. Renderings are in `render.rs`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     /// The first is the file that was asked for.
     pub sources: Vec<Source>,
     pub diagnostics: Vec<Diagnostic>,
+    /// Errors beyond `LIMIT`.
+    omitted: usize,
+    /// What was loaded, for places of problems that show only later.
+    pub(super) tree: Option<Arc<Node>>,
 }
 
 impl Report {
     /// A report about a file (or a listener, an address: whatever `name` is) without a text.
     pub fn about(name: impl Into<String>) -> Self {
-        Self { sources: vec![Source { name: name.into(), text: "".into() }], diagnostics: Vec::new() }
+        Self { sources: vec![Source { name: name.into(), text: "".into() }], ..Self::default() }
+    }
+
+    /// A report about the same texts with these problems only.
+    pub fn with(&self, diagnostics: Vec<Diagnostic>) -> Self {
+        Self { diagnostics, omitted: 0, ..self.clone() }
     }
 
     pub fn push(&mut self, diagnostic: Diagnostic) {
         self.diagnostics.push(diagnostic);
     }
 
+    /// Place of the value at a key of what was loaded, `["listeners", "web", "bind"]`; of what it stands in, if the
+    /// key is not in the file. For problems that only other rooms can find.
+    pub fn locate(&self, keys: &[&str]) -> Option<Place> {
+        self.tree.as_ref()?.place_of(&keys.iter().fold(Path::root(), |path, key| path.key(key)))
+    }
+
     pub fn errors(&self) -> usize {
-        self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count()
+        self.shown_errors() + self.omitted
     }
 
     pub fn warnings(&self) -> usize {
-        self.diagnostics.len() - self.errors()
+        self.diagnostics.len() - self.shown_errors()
+    }
+
+    fn shown_errors(&self) -> usize {
+        self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count()
+    }
+
+    /// Problems that are counted but not in `diagnostics`.
+    pub fn omitted(&self) -> usize {
+        self.omitted
+    }
+
+    /// More will not be shown.
+    pub(super) fn is_full(&self) -> bool {
+        self.diagnostics.len() > LIMIT
+    }
+
+    /// Orders by place and keeps the first `LIMIT`; warnings go before errors do.
+    pub(super) fn finish(&mut self) {
+        self.sort();
+        if self.diagnostics.len() > LIMIT {
+            self.diagnostics.retain(|d| d.severity == Severity::Error);
+        }
+        self.omitted += self.diagnostics.len().saturating_sub(LIMIT);
+        self.diagnostics.truncate(LIMIT);
     }
 
     pub fn has_errors(&self) -> bool {
@@ -240,7 +285,7 @@ impl Report {
     }
 
     /// In the order of the files and their lines; problems without a place come last.
-    pub fn sort(&mut self) {
+    fn sort(&mut self) {
         self.diagnostics.sort_by_key(|d| d.place.as_ref().map_or((usize::MAX, 0), |p| (p.source, p.span.start)));
     }
 }

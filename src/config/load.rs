@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use toml::de::DeTable;
 
@@ -135,7 +136,7 @@ impl<'a> Loader<'a> {
             Err(error) => {
                 let place = error.span().map(|span| Place { source, span });
                 let diagnostic = Diagnostic::new(Code::Syntax, format!("invalid TOML: {}", error.message()));
-                self.report.push(diagnostic.at(place).label("here").help("https://toml.io explains the format"));
+                self.report.push(diagnostic.at(place).label("here").help(syntax_help(error.message())));
                 None
             }
         }
@@ -157,11 +158,12 @@ impl<'a> Loader<'a> {
     }
 
     fn include(&mut self, root: &mut Node, folder: &Path) {
-        let mut done = vec![self.reading.paths[0].canonicalize().ok()];
+        let mut done = vec![self.reading.paths.first().and_then(|root| root.canonicalize().ok())];
         for (pattern, place, key) in include_patterns(root) {
             let files = match self.reading.expand(folder, &pattern) {
                 Ok(files) => files,
                 Err(error) => {
+                    mark_incomplete(root);
                     self.unreadable(&pattern, &error, place, &key);
                     continue;
                 }
@@ -182,14 +184,14 @@ impl<'a> Loader<'a> {
         match self.reading.file(file) {
             Ok(bytes) => {
                 let Some(tree) = self.parse_bytes(name, bytes) else {
-                    root.flawed = true;
+                    mark_incomplete(root);
                     return;
                 };
                 self.refuse_include(&tree, "name the file in the `include` of the main file");
                 merge(root, tree, &mut self.report);
             }
             Err(error) => {
-                root.flawed = true;
+                mark_incomplete(root);
                 self.unreadable(&name, &error, place.clone(), key);
             }
         }
@@ -217,10 +219,33 @@ impl<'a> Loader<'a> {
             check::check(&mut tree, &mut self.report);
             let folder = path.parent().unwrap_or(Path::new(""));
             config = resolve::resolve(&tree, folder, self.env, &mut self.report);
+            self.report.tree = Some(Arc::new(tree));
         }
-        self.report.sort();
+        self.report.finish();
         let config = config.filter(|_| !self.report.has_errors());
         Loaded { config, files: self.reading.paths.clone(), digest: self.reading.digest(), report: self.report }
+    }
+}
+
+/// What to do about a syntax error; the texts are those of the crate `toml`.
+fn syntax_help(message: &str) -> &'static str {
+    const HELP: [(&str, &str); 6] = [
+        ("duplicate key", "a key or table may be given only once: join the two, or rename one"),
+        ("must be quoted", "write text in \"quotes\"; numbers, true and false without"),
+        ("table, expected", "close the bracket: [name] for a table, [[name]] for an entry of a list"),
+        ("string, expected", "close the string with the quote it began with"),
+        ("expected newline", "begin a new line for each key; inside { } separate keys by commas"),
+        ("no value", "write key = value"),
+    ];
+    let known = HELP.iter().find(|(part, _)| message.contains(part));
+    known.map_or("see https://toml.io for the format; later problems show once this one is gone", |(_, help)| help)
+}
+
+/// Names may be in what could not be read, so that nothing may be called unknown.
+fn mark_incomplete(root: &mut Node) {
+    root.flawed = true;
+    if let Kind::Table(entries) = &mut root.kind {
+        entries.iter_mut().for_each(|(_, node)| node.flawed = true);
     }
 }
 

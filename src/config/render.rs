@@ -3,7 +3,9 @@
 //! Invariant: the same diagnostics, in the same order, in every format; no control character of a file reaches a
 //! terminal or a workflow log unescaped.
 
-use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str};
+use std::ops::Range;
+
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str};
 use serde_json::{Value, json};
 
 use super::error::{Diagnostic, Place, Report, Severity, Source};
@@ -39,7 +41,11 @@ impl Report {
         let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         let (errors, warnings) = (count(self.errors(), "error"), count(self.warnings(), "warning"));
         let outcome = if self.has_errors() { "the configuration was not loaded" } else { "the configuration is valid" };
-        format!("{}: {errors}, {warnings}; {outcome}", normalize_untrusted_str(self.name()))
+        let rest = match self.omitted() {
+            0 => String::new(),
+            n => format!(" ({n} more of them not shown)"),
+        };
+        format!("{}: {errors}{rest}, {warnings}; {outcome}", normalize_untrusted_str(self.name()))
     }
 
     /// The array of surface.md section 5.
@@ -80,16 +86,21 @@ impl Report {
         place: &'a Place,
         source: &'a Source,
     ) -> Group<'a> {
-        let caret = AnnotationKind::Primary.span(within(source, place)).label(diagnostic.label.as_deref());
-        let snippet = Snippet::source(&*source.text).path(source.name.as_str()).annotation(caret);
-        let Some((other, label)) = diagnostic.related.as_ref() else { return group.element(snippet) };
-        let Some(other_source) = self.source(other) else { return group.element(snippet) };
-        let mark = AnnotationKind::Context.span(within(other_source, other)).label(label.as_str());
-        if other.source == place.source {
-            return group.element(snippet.annotation(mark));
+        let (span, label) = (within(source, place), diagnostic.label.as_deref());
+        let related = diagnostic.related.as_ref().and_then(|(other, label)| {
+            let other_source = self.source(other)?;
+            Some((other.source == place.source, other_source, within(other_source, other), label.as_str()))
+        });
+        let (primary, context) = (AnnotationKind::Primary, AnnotationKind::Context);
+        match related {
+            None => group.element(snippet(source, &[(primary, span, label)])),
+            Some((true, _, other, text)) => {
+                group.element(snippet(source, &[(primary, span, label), (context, other, Some(text))]))
+            }
+            Some((false, second, other, text)) => group
+                .element(snippet(source, &[(primary, span, label)]))
+                .element(snippet(second, &[(context, other, Some(text))])),
         }
-        let second = Snippet::source(&*other_source.text).path(other_source.name.as_str()).annotation(mark);
-        group.element(snippet).element(second)
     }
 
     fn json_one(&self, d: &Diagnostic) -> Value {
@@ -130,8 +141,25 @@ impl Report {
     }
 }
 
+/// Gives the renderer only the lines that are marked and those between: it goes through all that it is given.
+fn snippet<'a>(
+    source: &'a Source,
+    marks: &[(AnnotationKind, Range<usize>, Option<&'a str>)],
+) -> Snippet<'a, Annotation<'a>> {
+    let text = &*source.text;
+    let first = marks.iter().map(|(_, span, _)| span.start).min().unwrap_or(0);
+    let last = marks.iter().map(|(_, span, _)| span.end).max().unwrap_or(0);
+    let start = text[..first].rfind('\n').map_or(0, |i| i + 1);
+    let end = text[last..].find('\n').map_or(text.len(), |i| last + i + 1);
+    let line = text[..start].matches('\n').count() + 1;
+    let shown = Snippet::source(&text[start..end]).line_start(line).path(source.name.as_str());
+    shown.annotations(
+        marks.iter().map(|(kind, span, label)| kind.span(span.start - start..span.end - start).label(*label)),
+    )
+}
+
 /// A span as the renderer needs it: inside the text, on character boundaries.
-fn within(source: &Source, place: &Place) -> std::ops::Range<usize> {
+fn within(source: &Source, place: &Place) -> Range<usize> {
     let text = &source.text;
     let boundary = |mut i: usize| {
         i = i.min(text.len());

@@ -33,9 +33,7 @@ fn without_null(value: &mut Value) {
             map.values_mut().for_each(without_null);
             drop_null_type(map);
             drop_null_alternative(map);
-            if map.get("default").is_some_and(Value::is_null) {
-                map.shift_remove("default");
-            }
+            map.retain(|_, v| !v.is_null());
         }
         _ => {}
     }

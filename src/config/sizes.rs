@@ -41,7 +41,7 @@ pub fn parse(text: &str) -> Result<u64, BadSize> {
 
 /// In the largest unit that leaves no rest.
 pub fn format(bytes: u64) -> String {
-    let fits = |(_, size): &&(&str, u64)| bytes > 0 && bytes % size == 0;
+    let fits = |(_, size): &&(&str, u64)| bytes > 0 && bytes.is_multiple_of(*size);
     let (name, size) = UNITS.iter().find(fits).unwrap_or(&("B", 1));
     format!("{}{name}", bytes / size)
 }

@@ -60,6 +60,8 @@ pub(crate) struct Body {
     _busy: Option<Busy>,
 }
 
+// Nearly every body is an upstream's: boxing it would cost an allocation per request.
+#[allow(clippy::large_enum_variant)]
 enum Kind {
     /// Made by us.
     Full(Option<Bytes>),

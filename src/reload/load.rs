@@ -57,7 +57,12 @@ impl LoadedConfig {
 
     fn explain_plainly(&self, problems: &[Problem]) -> Report {
         let file = self.files.first().map(|f| f.display().to_string()).unwrap_or_default();
-        let text = problems.iter().map(|p| p.to_string() + "\n").collect();
+        let mut text: String = problems.iter().map(|p| p.to_string() + "\n").collect();
+        let errors = problems.iter().filter(|p| !p.is_warning).count();
+        if errors > 0 {
+            let plural = if errors == 1 { "" } else { "s" };
+            text += &format!("{file}: {errors} error{plural}; the configuration was not loaded\n");
+        }
         let object = |p: &Problem| json!({ "code": p.code, "severity": p.severity(), "message": p.message, "file": file, "key": p.key, "help": p.help });
         Report { text, diagnostics: problems.iter().map(object).collect() }
     }

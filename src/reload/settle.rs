@@ -10,9 +10,11 @@ use super::sight::Sight;
 use crate::model::Instant;
 
 /// Between two looks that must agree.
-const AGREE: Duration = Duration::from_millis(100);
+pub(super) const AGREE: Duration = Duration::from_millis(100);
 /// From the first sight of a change to the load, a look and the load itself left over to make up one second.
 const LIMIT: Duration = Duration::from_millis(900);
+/// From the first sight of a change to when even a file that cannot be loaded, and never rests, is told about.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a file may be away before that counts as a change.
 const GONE: Duration = Duration::from_millis(900);
 
@@ -23,8 +25,8 @@ pub(super) enum Step {
     Rest,
     /// Look again then.
     LookAt(Instant),
-    /// Load.
-    Take,
+    /// Load. `rested`: the files stand still; else they have been moving for too long.
+    Take { rested: bool },
 }
 
 /// See the file's head.
@@ -44,7 +46,7 @@ struct Pending {
 impl Settle {
     /// A look has seen this.
     pub(super) fn step(&mut self, now: Instant, seen: Sight) -> Step {
-        let Some(taken) = &self.taken else { return Step::Take };
+        let Some(taken) = &self.taken else { return Step::Take { rested: true } };
         if seen == *taken {
             self.pending = None;
             return Step::Rest;
@@ -58,12 +60,14 @@ impl Settle {
             (pending.seen, pending.seen_at) = (seen, now);
         }
         let agreed = now >= pending.seen_at + AGREE && (!lost || now >= pending.since + GONE);
-        if agreed || now >= pending.since + LIMIT { Step::Take } else { Step::LookAt(now + AGREE) }
+        if agreed || now >= pending.since + LIMIT { Step::Take { rested: agreed } } else { Step::LookAt(now + AGREE) }
     }
 
-    /// The load has been going on long enough, whether or not the files rest.
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.pending.as_ref().is_none_or(|pending| now >= pending.since + LIMIT)
+    /// Whether a load counts that was made while the files were moving. One that failed was most likely made of a
+    /// half-written file.
+    pub(super) fn counts(&self, now: Instant, loaded: bool) -> bool {
+        let limit = if loaded { LIMIT } else { PATIENCE };
+        self.pending.as_ref().is_none_or(|pending| now >= pending.since + limit)
     }
 
     /// What was loaded: from here on this is what counts as unchanged.
@@ -79,6 +83,7 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+    const RESTED: Step = Step::Take { rested: true };
 
     fn sight(text: &str) -> Sight {
         let dir = tempfile::tempdir().unwrap();
@@ -100,7 +105,7 @@ mod tests {
 
     fn rested(text: &str) -> (Settle, Instant) {
         let mut settle = Settle::default();
-        assert_eq!(settle.step(Instant::now(), sight(text)), Step::Take, "the first look is always taken");
+        assert_eq!(settle.step(Instant::now(), sight(text)), RESTED, "the first look is always taken");
         settle.taken(sight(text));
         (settle, Instant::now())
     }
@@ -111,7 +116,7 @@ mod tests {
         assert_eq!(settle.step(t, sight("a")), Step::Rest);
         assert_eq!(settle.step(t, sight("b")), Step::LookAt(t + AGREE));
         assert_eq!(settle.step(t + AGREE, sight("c")), Step::LookAt(t + 2 * AGREE), "still being written");
-        assert_eq!(settle.step(t + 2 * AGREE, sight("c")), Step::Take);
+        assert_eq!(settle.step(t + 2 * AGREE, sight("c")), RESTED);
     }
 
     #[test]
@@ -125,9 +130,12 @@ mod tests {
     #[test]
     fn writing_without_end_is_taken_within_a_second() {
         let (mut settle, t) = rested("a");
-        let takes = (0..40).find(|i| settle.step(t + *i * 50 * MS, sight(&format!("{i}"))) == Step::Take).unwrap();
+        let takes = (0..40)
+            .find(|i| settle.step(t + *i * 50 * MS, sight(&format!("{i}"))) == Step::Take { rested: false })
+            .unwrap();
         assert_eq!(takes * 50, 900);
-        assert!(settle.is_due(t + 900 * MS));
+        assert!(settle.counts(t + 900 * MS, true) && !settle.counts(t + 899 * MS, true));
+        assert!(settle.counts(t + PATIENCE, false) && !settle.counts(t + 900 * MS, false), "half-written");
     }
 
     #[test]
@@ -136,10 +144,10 @@ mod tests {
         settle.step(t, gone());
         assert_eq!(settle.step(t + 500 * MS, gone()), Step::LookAt(t + 600 * MS));
         assert_eq!(settle.step(t + 600 * MS, sight("b")), Step::LookAt(t + 700 * MS));
-        assert_eq!(settle.step(t + 700 * MS, sight("b")), Step::Take);
+        assert_eq!(settle.step(t + 700 * MS, sight("b")), RESTED);
         settle.taken(sight("b"));
         settle.step(t, gone());
-        assert_eq!(settle.step(t + GONE, gone()), Step::Take);
+        assert_eq!(settle.step(t + GONE, gone()), RESTED);
         settle.taken(gone());
         assert_eq!(settle.step(t + 2 * GONE, gone()), Step::Rest, "told once");
     }

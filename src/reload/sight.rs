@@ -102,7 +102,8 @@ mod tests {
         for bad in [&fifo, &large, &dir.path().to_owned(), &dir.path().join("gone")] {
             assert!(digest_file(bad).is_err(), "{bad:?}");
         }
-        let (before, files) = (Sight::of(&[good.clone()], &[]), [good.clone()]);
+        let files = [good.clone()];
+        let before = Sight::of(&files, &[]);
         fs::remove_file(&good).unwrap();
         assert!(Sight::of(&files, &[]).has_lost(&before));
         assert!(!before.has_lost(&Sight::of(&files, &[])));

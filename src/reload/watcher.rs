@@ -14,7 +14,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use super::eyes::Eyes;
 use super::load::{LoadedConfig, Loader};
 use super::reloader::{Gone, ReloadHandle};
-use super::settle::{Settle, Step};
+use super::settle::{AGREE, Settle, Step};
 use super::sight::Sight;
 use crate::model::Instant;
 
@@ -49,10 +49,10 @@ async fn keep_watch(mut watched: Watched, wake: &Notify, reloads: &ReloadHandle)
                 let _ = timeout(COMPARE, wake.notified()).await;
             }
             Step::LookAt(at) => sleep_until(at).await,
-            Step::Take => {
+            Step::Take { rested } => {
                 let Ok((back, taken)) = in_background(watched, Watched::load).await else { return };
                 watched = back;
-                if hand_on(taken, &mut settle, reloads).await.is_err() {
+                if hand_on(taken, rested, &mut settle, reloads).await.is_err() {
                     return;
                 }
             }
@@ -65,12 +65,13 @@ async fn wait_until_wanted(reloads: &ReloadHandle) -> Result<(), Gone> {
     status.wait_for(|status| status.running.watch).await.map(drop).map_err(|_| Gone)
 }
 
-async fn hand_on(taken: Taken, settle: &mut Settle, reloads: &ReloadHandle) -> Result<(), Gone> {
+async fn hand_on(taken: Taken, rested: bool, settle: &mut Settle, reloads: &ReloadHandle) -> Result<(), Gone> {
     let Taken { before, loaded, after } = taken;
-    if before != after && !settle.is_due(Instant::now()) {
-        // Written to while it was loaded: the next look goes on from what is there now.
+    let moving = !rested || before != after;
+    if moving && !settle.counts(Instant::now(), loaded.config.is_ok()) {
+        // The next look goes on from what is there now.
         settle.step(Instant::now(), after);
-        sleep(BREATH).await;
+        sleep(AGREE).await;
         return Ok(());
     }
     settle.taken(before);

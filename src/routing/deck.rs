@@ -83,7 +83,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(5);
         let mut deck = Deck::new(&mut rng);
         let first_part = STRATA - deck.next;
-        (0..first_part).for_each(|_| drop(deck.deal(&mut rng)));
+        (0..first_part).for_each(|_| _ = deck.deal(&mut rng));
         let mut strata: Vec<_> = (0..STRATA).map(|_| deck.deal(&mut rng) >> 57).collect();
         strata.sort_unstable();
         assert_eq!(strata, (0..STRATA as u64).collect::<Vec<_>>());

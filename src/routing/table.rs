@@ -172,7 +172,10 @@ fn listeners(config: &Config, route: &Route) -> Vec<usize> {
 mod tests {
     use super::*;
 
-    fn table(routes: &[(&str, Option<&str>, Option<PathMatch>, &[&str])]) -> RouteTable {
+    /// Name, host, path, methods.
+    type Row<'a> = (&'a str, Option<&'a str>, Option<PathMatch>, &'a [&'a str]);
+
+    fn table(routes: &[Row<'_>]) -> RouteTable {
         let mut table = RouteTable::default();
         for (index, (name, host, path, methods)) in routes.iter().enumerate() {
             table.targets.push(RouteTarget { name: RouteName::new(name).unwrap(), split: 0 });

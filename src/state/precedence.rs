@@ -132,6 +132,7 @@ mod tests {
             by: Actor("local:alice".into()),
             at: "2026-03-01T12:00:00.000Z".into(),
             reason: Some("bad".into()),
+            source: crate::model::Source::Cli,
         });
         Kept { override_: over, ..Kept::fresh(&split("shop", file)) }
     }

@@ -20,6 +20,7 @@ use super::error::{Code, Diagnostic, Place, Report};
 use super::load::Env;
 use super::path::Path;
 use super::raw::RawConfig;
+use super::suggest::{did_you_mean, list};
 use super::tree::Node;
 
 /// Resolves a tree that has been checked against the schema.
@@ -88,6 +89,15 @@ impl Context<'_> {
     /// The same, of the table alone.
     fn lacks_keys(&self, path: &Path) -> bool {
         self.tree.find(path).is_none_or(|n| n.flawed)
+    }
+
+    /// Reports a name that none of the known things has.
+    fn unknown_name<'k>(&mut self, message: String, name: &str, known: impl Iterator<Item = &'k String>, path: &Path) {
+        let known: Vec<&str> = known.map(String::as_str).collect();
+        let label = did_you_mean(name, known.iter().copied()).unwrap_or_else(|| "not known".into());
+        let problem = self.problem(Code::UnknownName, path, message);
+        problem.label = Some(label);
+        problem.help = Some(format!("known are: {}", list(known, "and")));
     }
 
     /// Checks a name; reports and gives nothing if it is none.

@@ -4,7 +4,6 @@ use super::{Context, matches};
 use crate::config::error::Code;
 use crate::config::path::Path;
 use crate::config::raw::{RawConfig, RawRoute};
-use crate::config::suggest::{did_you_mean, list};
 use crate::config::{Match, Route};
 use crate::model::{ListenerName, RouteName, SplitName};
 
@@ -46,7 +45,7 @@ fn listeners(raw: &RawRoute, path: &Path, all: &RawConfig, cx: &mut Context<'_>)
         if all.listeners.contains_key(name) {
             found.extend(ListenerName::new(name).ok());
         } else if !cx.lacks_keys(&Path::root().key("listeners")) {
-            unknown("listener", name, all.listeners.keys(), &path.index(i), cx);
+            cx.unknown_name(format!("there is no listener `{name}`"), name, all.listeners.keys(), &path.index(i));
         }
     }
     found
@@ -65,26 +64,11 @@ fn split(raw: &RawRoute, path: &Path, all: &RawConfig, cx: &mut Context<'_>) -> 
     };
     if !all.splits.contains_key(name) {
         if !cx.lacks_keys(&Path::root().key("splits")) {
-            unknown("split", name, all.splits.keys(), &path.key("split"), cx);
+            cx.unknown_name(format!("there is no split `{name}`"), name, all.splits.keys(), &path.key("split"));
         }
         return None;
     }
     SplitName::new(name).ok()
-}
-
-/// Reports a name that nothing has.
-pub fn unknown<'a>(
-    what: &str,
-    name: &str,
-    known: impl Iterator<Item = &'a String> + Clone,
-    path: &Path,
-    cx: &mut Context<'_>,
-) {
-    let known = known.map(String::as_str);
-    let names = list(known.clone(), "and");
-    let problem = cx.problem(Code::UnknownName, path, format!("there is no {what} `{name}`"));
-    problem.label = Some(did_you_mean(name, known).unwrap_or_else(|| "not known".into()));
-    problem.help = Some(format!("{what}s in this configuration: {names}"));
 }
 
 fn duplicate_name(route: &Route, path: &Path, earlier: &[(Route, Path)], cx: &mut Context<'_>) {
@@ -117,7 +101,9 @@ fn unreachable(route: &Route, path: &Path, earlier: &[(Route, Path)], cx: &mut C
 }
 
 fn unused_splits(raw: &RawConfig, cx: &mut Context<'_>) {
-    if cx.is_flawed(&Path::root().key("routes")) {
+    // A route that leads nowhere known was meant for one of them.
+    let lost = |r: &RawRoute| r.split.as_ref().is_none_or(|name| !raw.splits.contains_key(name));
+    if cx.is_flawed(&Path::root().key("routes")) || raw.routes.iter().any(lost) {
         return;
     }
     for name in raw.splits.keys().filter(|name| !raw.routes.iter().any(|r| r.split.as_ref() == Some(*name))) {

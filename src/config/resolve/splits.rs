@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Context, address, routes};
+use super::{Context, address};
 use crate::config::error::Code;
 use crate::config::path::Path;
 use crate::config::raw::{RawConfig, RawEndpoint, RawSplit, RawVersion};
@@ -148,8 +148,8 @@ fn stable(raw: &RawSplit, versions: &[Version], path: &Path, cx: &mut Context<'_
     let known = raw.versions.as_ref()?;
     if !known.contains_key(written) {
         if !cx.lacks_keys(&path.key("versions")) {
-            let what = format!("version of {}", path.words());
-            routes::unknown(&what, written, known.keys(), &path.key("stable"), cx);
+            let message = format!("{} has no version `{written}`", path.words());
+            cx.unknown_name(message, written, known.keys(), &path.key("stable"));
         }
         return None;
     }

@@ -276,3 +276,18 @@ fn included_files_are_watched() {
     part(0, 1);
     wait_until("the included file's weights", || weir.admin.weights() == (0, 1));
 }
+
+/// There and back in the first instants: a load that was overtaken by an edit must not pass for what was there before
+/// it, or the way back is never noticed.
+#[test]
+fn edits_in_the_first_instants_are_not_lost() {
+    let (v1, v2) = pair();
+    for n in 0..times(8, 200) {
+        let conf = Conf::two((90, v1.address), (10, v2.address));
+        let weir = Weir::start(&conf);
+        weir.edit(&conf.weights(&[50, 50]));
+        wait_until(&format!("there, start {n}"), || weir.admin.weights() == (50, 50));
+        weir.edit(&conf);
+        wait_until(&format!("and back, start {n}"), || weir.admin.weights() == (90, 10));
+    }
+}

@@ -6,6 +6,7 @@
 //! siblings. Set before `listen`, two processes that start together would both get in.
 //! Invariant: as long as a `Bound` lives, every one of its sockets listens, whatever the workers do with theirs.
 
+mod half_open;
 mod holder;
 mod set;
 mod stop;

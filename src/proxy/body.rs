@@ -16,19 +16,28 @@ use tokio::time::Sleep;
 use super::connection::Busy;
 use super::error::ProxyError;
 use super::exchange::Exchange;
+use crate::model::Instant;
 use crate::net::upstream::Lease;
+
+/// How far an upload has come.
+#[derive(Debug, Default)]
+pub(super) struct Upload {
+    pub(super) bytes: Cell<u64>,
+    /// When the endpoint had taken the last of it.
+    pub(super) ended: Cell<Option<Instant>>,
+}
 
 /// A client's request body on its way to the endpoint.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
     incoming: Incoming,
-    /// Bytes so far; none for a request without a body, which needs no count.
-    bytes: Option<Rc<Cell<u64>>>,
+    /// None for a request without a body.
+    upload: Option<Rc<Upload>>,
 }
 
 impl RequestBody {
-    pub(super) fn new(incoming: Incoming, bytes: Option<Rc<Cell<u64>>>) -> Self {
-        Self { incoming, bytes }
+    pub(super) fn new(incoming: Incoming, upload: Option<Rc<Upload>>) -> Self {
+        Self { incoming, upload }
     }
 }
 
@@ -38,8 +47,13 @@ impl HttpBody for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        if let (Some(Ok(frame)), Some(bytes)) = (&frame, &self.bytes) {
-            bytes.set(bytes.get() + frame.data_ref().map_or(0, |d| d.len() as u64));
+        if let Some(upload) = &self.upload {
+            if let Some(Ok(frame)) = &frame {
+                upload.bytes.set(upload.bytes.get() + frame.data_ref().map_or(0, |d| d.len() as u64));
+            }
+            if frame.is_none() || self.incoming.is_end_stream() {
+                upload.ended.set(Some(Instant::now()));
+            }
         }
         Poll::Ready(frame)
     }

@@ -4,7 +4,6 @@
 //! chose with its first attempt's outcome (amendments.md 1.5); a client that goes away counts, but not as bad
 //! (analysis.md section 3).
 
-use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
+use super::body::Upload;
 use super::error::ProxyError;
 use super::view::View;
 use super::worker::Worker;
@@ -64,7 +64,7 @@ pub(super) struct Exchange {
     claim: Option<Claim>,
     attempts: u32,
     first_byte: Option<Duration>,
-    bytes_in: Option<Rc<Cell<u64>>>,
+    upload: Option<Rc<Upload>>,
     bytes_out: u64,
     end: End,
 }
@@ -94,7 +94,7 @@ impl Exchange {
             claim: None,
             attempts: 0,
             first_byte: None,
-            bytes_in: None,
+            upload: None,
             bytes_out: 0,
             end: End::Open,
         }
@@ -135,10 +135,21 @@ impl Exchange {
     pub(super) fn attempt(&mut self, claim: Claim) {
         self.claim = Some(claim);
         self.attempts += 1;
+        if let (Some(choice), true) = (self.choice, self.attempts > 1) {
+            self.view.splits[choice.split].versions[choice.version].cell.retry();
+        }
     }
 
-    pub(super) fn count_bytes_in(&mut self, bytes: Option<Rc<Cell<u64>>>) {
-        self.bytes_in = bytes;
+    pub(super) fn uploads(&mut self, upload: Option<Rc<Upload>>) {
+        self.upload = upload;
+    }
+
+    pub(super) fn upload(&self) -> Option<Rc<Upload>> {
+        self.upload.clone()
+    }
+
+    fn bytes_in(&self) -> u64 {
+        self.upload.as_ref().map_or(0, |u| u.bytes.get())
     }
 
     /// An attempt failed: it is on the version's books even if another one succeeds.
@@ -200,7 +211,7 @@ impl Exchange {
             latency,
             first_byte: self.first_byte,
             bad,
-            bytes_in: self.bytes_in.as_ref().map_or(0, |b| b.get()),
+            bytes_in: self.bytes_in(),
             bytes_out: self.bytes_out,
         });
     }
@@ -222,7 +233,7 @@ impl Exchange {
             path: head.uri.path(),
             proto: if head.version == http::Version::HTTP_10 { "http/1.0" } else { "http/1.1" },
             status: self.outcome().0,
-            bytes_in: self.bytes_in.as_ref().map_or(0, |b| b.get()),
+            bytes_in: self.bytes_in(),
             bytes_out: self.bytes_out,
             duration: latency,
             upstream: self.first_byte,

@@ -3,7 +3,6 @@
 //! Invariants: the snapshot is read once per choice; the claim is counted before the choice is final; an endpoint sees
 //! a request a second time only if nothing of the first time was written (faults.md 2.2).
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use std::time::Duration;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri};
 use hyper::body::{Body as _, Incoming};
 
-use super::body::{Body, RequestBody};
+use super::body::{Body, RequestBody, Upload};
 use super::connection::{Busy, Client};
 use super::error::ProxyError;
 use super::exchange::{Choice, Exchange, Head};
@@ -80,12 +79,11 @@ async fn forward(
     Ok((answer, lease, deadline))
 }
 
-/// Where a request wants to go, in normal form.
+/// Where a request wants to go.
 struct Target {
     /// As it goes upstream in `Host`.
     host: HeaderValue,
-    normal_host: String,
-    /// A path that had to be changed to become normal.
+    /// The normal form, if that is not the path as it came.
     path: Option<String>,
     uri: Uri,
 }
@@ -93,18 +91,15 @@ struct Target {
 impl Target {
     /// Refuses what could be read in two ways (faults.md 1.2).
     fn of(request: &Request<Incoming>) -> Result<Self, ProxyError> {
-        let uri = request.uri().clone();
         if request.method() == http::Method::CONNECT {
             return Err(ProxyError::BadRequest("CONNECT is not proxied"));
         }
-        let host = authority(request)?;
-        let text = host.to_str().map_err(|_| ProxyError::BadRequest("Host is not a host name"))?;
-        let normal = normal_host(text).map_err(|_| ProxyError::BadRequest("Host is not a host name"))?.into_owned();
+        let (host, uri) = (authority(request)?, request.uri().clone());
         // `OPTIONS *` asks about the server as a whole; it is matched as `/` and goes on as it is.
         let raw = if uri.path() == "*" { "/" } else { uri.path() };
         let path = normal_path(raw).map_err(|_| ProxyError::BadRequest("the path can be read in two ways"))?;
         let path = (path != raw).then(|| path.into_owned());
-        Ok(Self { host, normal_host: normal, path, uri })
+        Ok(Self { host, path, uri })
     }
 
     fn path(&self) -> &str {
@@ -116,8 +111,10 @@ impl Target {
     }
 
     fn route(&self, view: &View, client: &Client, method: &str) -> Result<usize, ProxyError> {
+        const NO_HOST: ProxyError = ProxyError::BadRequest("Host is not a host name");
+        let host = normal_host(self.host.to_str().map_err(|_| NO_HOST)?).map_err(|_| NO_HOST)?;
         let listener = view.listener(&client.listener).map(|(index, _)| index);
-        let query = Query { listener, host: &self.normal_host, path: self.path(), method };
+        let query = Query { listener, host: &host, path: self.path(), method };
         view.snapshot.routes.find(&query).ok_or(ProxyError::NoRoute)
     }
 
@@ -169,9 +166,9 @@ fn outbound(
         parts.headers.insert(header::HOST, target.host.clone());
     }
     parts.uri = target.forwarded_uri()?;
-    let bytes = (!body.is_end_stream()).then(|| Rc::new(Cell::new(0)));
-    exchange.count_bytes_in(bytes.clone());
-    Ok(Request::from_parts(parts, RequestBody::new(body, bytes)))
+    let upload = (!body.is_end_stream()).then(Rc::<Upload>::default);
+    exchange.uploads(upload.clone());
+    Ok(Request::from_parts(parts, RequestBody::new(body, upload)))
 }
 
 /// Picks, claims, connects, sends; on to the next endpoint as long as nothing was written.
@@ -188,7 +185,6 @@ async fn attempt(
         let (view, choice, endpoint) = claim(worker, view, route, tried, exchange)?;
         let timeouts = &view.snapshot.config.splits[choice.split].timeouts;
         let upstream = &view.splits[choice.split].versions[choice.version].upstreams[endpoint];
-        let deadlines = Deadlines::new(exchange.started(), timeouts);
         let failed = loop {
             let reused = upstream.checkout();
             let is_reused = reused.is_some();
@@ -199,6 +195,7 @@ async fn attempt(
                     Err(error) => break dial_error(&error),
                 },
             };
+            let deadlines = Deadlines::new(exchange, timeouts);
             match send(lease, request, &deadlines).await {
                 Ok((answer, lease)) => return Ok((answer, lease, deadlines.for_body())),
                 // The idle connection was closed under our hands: the next one, or a new one.
@@ -288,11 +285,10 @@ async fn send(
     request: Outbound,
     deadlines: &Deadlines,
 ) -> Result<(Response<Incoming>, Lease<RequestBody>), Failed> {
-    let answer = match deadlines.head() {
-        Some((at, which)) => tokio::time::timeout_at(at, lease.send(request))
-            .await
-            .map_err(|_| Failed::Sent(ProxyError::Timeout(which)))?,
-        None => lease.send(request).await,
+    let answer = tokio::select! {
+        biased;
+        answer = lease.send(request) => answer,
+        which = deadlines.head() => return Err(Failed::Sent(ProxyError::Timeout(which))),
     };
     match answer {
         Ok(answer) => Ok((answer, lease)),
@@ -309,21 +305,41 @@ fn sent_error(error: &hyper::Error) -> ProxyError {
 
 /// When an exchange is given up (`timeouts` of its split).
 struct Deadlines {
-    first_byte: Option<Instant>,
+    begun: Instant,
+    first_byte: Option<Duration>,
     total: Option<Instant>,
+    /// While the client still sends, the endpoint is not late.
+    upload: Option<Rc<Upload>>,
 }
 
 impl Deadlines {
-    fn new(started: Instant, timeouts: &UpstreamTimeouts) -> Self {
-        let after = |from: Instant, limit: Option<Duration>| limit.and_then(|l| from.checked_add(l));
-        Self { first_byte: after(Instant::now(), timeouts.first_byte), total: after(started, timeouts.total) }
+    fn new(exchange: &Exchange, timeouts: &UpstreamTimeouts) -> Self {
+        let total = timeouts.total.and_then(|limit| exchange.started().checked_add(limit));
+        Self { begun: Instant::now(), first_byte: timeouts.first_byte, total, upload: exchange.upload() }
     }
 
-    /// The first of the two.
-    fn head(&self) -> Option<(Instant, &'static str)> {
-        let first_byte = self.first_byte.map(|at| (at, "no first byte of an answer in time (timeouts.first_byte)"));
-        let total = self.total.map(|at| (at, "the exchange took too long (timeouts.total)"));
-        [first_byte, total].into_iter().flatten().min_by_key(|(at, _)| *at)
+    /// Ends when the answer's head is overdue, and says which limit that is.
+    async fn head(&self) -> &'static str {
+        loop {
+            let first_byte = self.first_byte.and_then(|limit| self.sent().checked_add(limit));
+            let Some(at) = [first_byte, self.total].into_iter().flatten().min() else { std::future::pending().await };
+            tokio::time::sleep_until(at).await;
+            if self.total.is_some_and(|total| total <= at) {
+                return "the exchange took too long (timeouts.total)";
+            }
+            let sending = self.upload.as_ref().is_some_and(|u| u.ended.get().is_none());
+            if !sending && self.first_byte.is_some_and(|limit| self.sent() + limit <= at) {
+                return "no first byte of an answer in time (timeouts.first_byte)";
+            }
+        }
+    }
+
+    /// When the request was sent to its end; now, while that is still going on.
+    fn sent(&self) -> Instant {
+        match &self.upload {
+            None => self.begun,
+            Some(upload) => upload.ended.get().unwrap_or_else(Instant::now),
+        }
     }
 
     fn for_body(&self) -> Option<std::pin::Pin<Box<tokio::time::Sleep>>> {

@@ -30,7 +30,7 @@ pub(super) async fn keep(mut configs: watch::Receiver<Arc<Config>>, effective: E
             spawn_blocking(move || write(&last_good_path(&config.admin.state_dir), &effective(&config))).await;
         if let Err(error) = written.unwrap_or_else(|e| Err(io::Error::other(e))) {
             let path = path.display().to_string();
-            tracing::warn!(event = "last-good-not-kept", path, %error, "`--last-good` would start an older configuration");
+            tracing::warn!(event = "last-good-not-kept", path, %error, "`--last-good` would start an older one");
         }
     }
 }

@@ -63,7 +63,10 @@ impl LoadedConfig {
             let plural = if errors == 1 { "" } else { "s" };
             text += &format!("{file}: {errors} error{plural}; the configuration was not loaded\n");
         }
-        let object = |p: &Problem| json!({ "code": p.code, "severity": p.severity(), "message": p.message, "file": file, "key": p.key, "help": p.help });
+        let object = |p: &Problem| {
+            let (severity, message, help) = (p.severity(), &p.message, &p.help);
+            json!({ "code": p.code, "severity": severity, "message": message, "file": file, "key": p.key, "help": help })
+        };
         Report { text, diagnostics: problems.iter().map(object).collect() }
     }
 }

@@ -31,5 +31,10 @@ pub(super) fn keep_what_needs_a_restart(running: &Config, new: &Arc<Config>) -> 
         keep("admin.state_dir", in_file.display().to_string(), in_force.display().to_string());
         kept.admin.state_dir.clone_from(in_force);
     }
+    if new.telemetry.bind != running.telemetry.bind {
+        let text = |bind: Option<std::net::SocketAddr>| bind.map_or_else(|| "unset".to_owned(), |at| at.to_string());
+        keep("telemetry.bind", text(new.telemetry.bind), text(running.telemetry.bind));
+        kept.telemetry.bind = running.telemetry.bind;
+    }
     if problems.is_empty() { (new.clone(), problems) } else { (Arc::new(kept), problems) }
 }

@@ -1,7 +1,6 @@
-//! Who listens on a port, and what is still on its way in, as `/proc` tells it.
+//! Who listens on a port, as `/proc` tells it.
 //!
-//! Only for error texts and for the end of a listener; a `/proc` that says nothing costs a name, never a decision
-//! about traffic.
+//! Only after a bind has failed: it reads a line per socket of the machine. A `/proc` that says nothing costs a name.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -9,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 const TABLES: [(&str, bool); 2] = [("/proc/net/tcp", false), ("/proc/net/tcp6", true)];
-const SYN_RECV: &str = "03";
 const LISTEN: &str = "0A";
 
 /// The process that listens where `address` wants to, as `name (process id)`.
@@ -33,18 +31,6 @@ pub(super) fn all_ours(address: SocketAddr) -> bool {
     let inodes = listening(address);
     let ours = |inode: &u64| holds(Path::new("/proc/self"), &[format!("socket:[{inode}]")]);
     !inodes.is_empty() && inodes.iter().all(ours)
-}
-
-/// Clients that may take themselves for connected while we have not seen their last word of the handshake; `None` if
-/// the kernel does not say.
-pub(super) fn half_open(address: SocketAddr) -> Option<usize> {
-    let mut count = 0;
-    each_row(address.is_ipv6(), &mut |row| {
-        let here =
-            row.local.port() == address.port() && (address.ip().is_unspecified() || row.local.ip() == address.ip());
-        count += usize::from(here && row.state == SYN_RECV);
-    })?;
-    Some(count)
 }
 
 fn listening(address: SocketAddr) -> Vec<u64> {
@@ -146,6 +132,5 @@ mod tests {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         assert_eq!(find(port), None);
         assert!(!all_ours(port));
-        assert_eq!(half_open(port), Some(0));
     }
 }

@@ -1,8 +1,8 @@
 //! Closing a listening socket without losing what the kernel has already taken for us.
 //!
 //! A plain close resets every connection in the accept queue. So first a filter on the sockets drops the packets that
-//! *begin* a connection (SYN without ACK), then the queue is emptied, then they are closed. The filter must let the rest
-//! through: a client whose SYN was answered takes itself for connected, and its last ACK, and the request behind it,
+//! *begin* a connection (SYN without ACK), then the queue is emptied, then they are closed. The filter must let the
+//! rest through: a client whose SYN was answered takes itself for connected, and its last ACK, and the request behind it,
 //! must still reach us. A filter that drops everything (the usual recipe) resets exactly those clients at the close.
 //! Dropped SYNs are repeated by the client's kernel after a second, and then find the successor or a closed port.
 
@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use socket2::{SockFilter, SockRef};
 
-use super::{Bound, holder};
+use super::{Bound, half_open};
+use crate::model::Instant;
 
 /// What a client's handshake may take after the filter is in place; a client that is slower is lost.
 const HANDSHAKE: Duration = Duration::from_secs(1);
@@ -38,17 +39,21 @@ impl Bound {
 
     /// Waits until every handshake that had begun is complete, for a bounded time. Returns how many were left.
     pub(super) async fn handshakes_done(&self) -> usize {
-        let address = self.address;
-        let (mut waited, mut quiet, mut left) = (Duration::ZERO, 0, 0);
+        let (begun, mut quiet, mut left) = (Instant::now(), 0, 0);
         // Twice: a connection is for a moment neither half-open nor in the queue.
-        while quiet < 2 && waited < HANDSHAKE {
+        while quiet < 2 && begun.elapsed() < HANDSHAKE {
             tokio::time::sleep(LOOK).await;
-            waited += LOOK;
-            let look = tokio::task::spawn_blocking(move || holder::half_open(address)).await;
-            left = look.ok().flatten().unwrap_or(usize::from(waited < HANDSHAKE / 4));
+            left = self.half_open(begun.elapsed()).await;
             quiet = if left == 0 { quiet + 1 } else { 0 };
         }
         left
+    }
+
+    /// A kernel that does not say is given a while.
+    async fn half_open(&self, waited: Duration) -> usize {
+        let address = self.address;
+        let look = tokio::task::spawn_blocking(move || half_open::count(address)).await;
+        look.ok().and_then(Result::ok).unwrap_or(usize::from(waited < HANDSHAKE / 4))
     }
 }
 
@@ -96,7 +101,7 @@ mod tests {
         let bound = bind(([127, 0, 0, 1], 0).into(), 1).unwrap();
         SockRef::from(&bound.sockets[0]).attach_filter(&ONLY_SYN).unwrap();
         let client = TcpStream::connect(bound.address).unwrap();
-        assert_eq!(holder::half_open(bound.address), Some(1));
+        assert_eq!(half_open::count(bound.address).unwrap(), 1);
         (bound, client)
     }
 
@@ -119,7 +124,9 @@ mod tests {
         let (bound, mut client) = connected_but_half_open();
         SockRef::from(&bound.sockets[0]).attach_filter(&NOTHING).unwrap();
         client.write_all(b"x").unwrap();
+        let begun = Instant::now();
         assert_eq!(bound.handshakes_done().await, 1);
+        assert!(begun.elapsed() < 5 * HANDSHAKE, "not for ever: {:?}", begun.elapsed());
         assert_eq!(accept_rest(&bound.sockets[0], |_, _| ()).unwrap(), 0);
         drop(bound);
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();

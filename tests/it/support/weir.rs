@@ -187,6 +187,8 @@ pub fn in_dir(dir: &TempDir, text: &str) -> String {
 }
 
 fn spawn(dir: &TempDir, config: &Path, run: usize) -> KillOnDrop {
+    // Not beside the configuration: every line would be an event of the folder that is watched.
+    fs::create_dir_all(dir.path().join("out")).unwrap();
     let file = |name| File::create(log_file(dir, name, run)).unwrap();
     let mut command = command();
     command.arg("run").arg("--config").arg(config).current_dir(dir.path());
@@ -195,7 +197,7 @@ fn spawn(dir: &TempDir, config: &Path, run: usize) -> KillOnDrop {
 }
 
 fn log_file(dir: &TempDir, name: &str, run: usize) -> PathBuf {
-    dir.path().join(format!("{name}.{run}"))
+    dir.path().join("out").join(format!("{name}.{run}"))
 }
 
 fn tail(text: &str, count: usize) -> String {

@@ -77,7 +77,6 @@ fn malformed_heads_are_refused() {
     let weir = Weir::start(&Conf::one(origin.address));
     for head in [
         "GET /a\\b HTTP/1.1\r\nHost: app.test\r\n\r\n",
-        "GET /a#b HTTP/1.1\r\nHost: app.test\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: app.test\r\nBad Name: x\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: app.test\r\nX : y\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: app.test\r\n: empty\r\n\r\n",
@@ -93,6 +92,16 @@ fn malformed_heads_are_refused() {
         assert!(client.is_closed_within(LIMIT), "{head:?}");
     }
     assert_eq!(origin.requests(), 0, "{:?}", origin.heads());
+}
+
+/// What was routed is what is sent: the parser may refuse a fragment or drop it, but the origin never sees one.
+#[test]
+fn a_fragment_in_the_target_goes_no_further() {
+    let origin = Origin::named("v1");
+    let weir = Weir::start(&Conf::one(origin.address));
+    let answer = weir.connect().ask("GET /a#/../b HTTP/1.1\r\nHost: app.test\r\n\r\n").unwrap();
+    assert!(matches!(answer.status(), 200 | 400), "{}", answer.head.raw);
+    assert!(origin.heads().iter().all(|h| h.target() == "/a"), "{:?}", origin.heads());
 }
 
 #[test]

@@ -183,7 +183,7 @@ fn http_1_0_clients() {
 #[test]
 fn connection_close_is_obeyed() {
     let origin = echo();
-    let weir = start(&origin);
+    let weir = Weir::start(&Conf::one(origin.address).workers(1));
     let mut client = weir.connect();
     let answer = client.ask("GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").unwrap();
     assert!(answer.head.closes(), "{}", answer.head.raw);

@@ -121,8 +121,8 @@ fn requests_are_counted_by_version_and_code() {
             && ["404", "500", "503"].iter().all(|code| count("v1", code) == Some(1.0))
             && count("v2", "502") == Some(1.0)
     });
-    let error = |version, reason| weir.admin.metric("weir_errors_total", &[("version", version), ("reason", reason)]);
-    assert_eq!((error("v1", "status"), error("v2", "connect")), (Some(2.0), Some(1.0)));
+    weir.admin.wait_metric("weir_errors_total", &[("version", "v1"), ("reason", "status")], 2.0);
+    weir.admin.wait_metric("weir_errors_total", &[("version", "v2"), ("reason", "connect")], 1.0);
 }
 
 #[test]
@@ -135,20 +135,21 @@ fn gauges_follow_weights_and_work_in_flight() {
     weir.admin.rollback();
     wait_until("the rollback", || ratio("weir_version_weight_ratio", "v1") == Some(1.0));
     assert_eq!(ratio("weir_version_file_weight_ratio", "v1"), Some(0.9));
-    let gauge = |name| weir.admin.metric(name, &[("split", "shop")]);
-    assert_eq!((gauge("weir_split_held"), gauge("weir_split_override")), (Some(1.0), Some(1.0)));
-    assert_eq!(gauge("weir_split_revision"), weir.admin.shop()["revision"].as_f64());
-    assert_eq!(weir.admin.metric("weir_rollbacks_total", &[("source", "api")]), Some(1.0));
+    let revision = weir.admin.shop()["revision"].as_f64().unwrap();
+    for (name, value) in [("weir_split_held", 1.0), ("weir_split_override", 1.0), ("weir_split_revision", revision)] {
+        weir.admin.wait_metric(name, &[("split", "shop")], value);
+    }
+    weir.admin.wait_metric("weir_rollbacks_total", &[("source", "api")], 1.0);
     let mut client = weir.connect();
     client.send("GET /hold HTTP/1.1\r\nHost: app.test\r\n\r\n").unwrap();
     wait_until("one in flight", || ratio("weir_requests_in_flight", "v1") == Some(1.0));
-    assert_eq!(weir.admin.metric("weir_endpoint_requests_in_flight", &[("version", "v1")]), Some(1.0));
-    wait_until("one connection", || weir.admin.metric("weir_connections", &[("listener", "web")]) == Some(1.0));
+    weir.admin.wait_metric("weir_endpoint_requests_in_flight", &[("version", "v1")], 1.0);
+    weir.admin.wait_metric("weir_connections", &[("listener", "web")], 1.0);
     gate.open();
     client.answer(false).unwrap();
     wait_until("none in flight", || ratio("weir_requests_in_flight", "v1") == Some(0.0));
     drop(client);
-    wait_until("no connection", || weir.admin.metric("weir_connections", &[("listener", "web")]) == Some(0.0));
+    weir.admin.wait_metric("weir_connections", &[("listener", "web")], 0.0);
     weir.admin.post("/api/v1/splits/shop/versions/v1/drain", serde_json::json!({}));
-    wait_until("draining", || weir.admin.metric("weir_endpoint_draining", &[("version", "v1")]) == Some(1.0));
+    weir.admin.wait_metric("weir_endpoint_draining", &[("version", "v1")], 1.0);
 }

@@ -100,6 +100,12 @@ impl Admin {
         answer.json()
     }
 
+    /// Until a series (see `metric`) has that value; gauges are brought up to date once a second.
+    #[track_caller]
+    pub fn wait_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        super::wait_until(&format!("{name}{labels:?} is {value}"), || self.metric(name, labels) == Some(value));
+    }
+
     /// The value of one series of `/metrics`: all `labels` must be among its labels; `None` if there is none.
     #[track_caller]
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {

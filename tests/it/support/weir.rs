@@ -175,8 +175,8 @@ impl Weir {
 impl Drop for Weir {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- weir's stderr:\n{}", tail(&self.stderr()));
-            eprintln!("--- weir's stdout:\n{}", tail(&self.stdout()));
+            eprintln!("--- weir's stderr:\n{}", tail(&self.stderr(), 40));
+            eprintln!("--- weir's stdout:\n{}", tail(&self.stdout(), 8));
         }
     }
 }
@@ -187,6 +187,8 @@ pub fn in_dir(dir: &TempDir, text: &str) -> String {
 }
 
 fn spawn(dir: &TempDir, config: &Path, run: usize) -> KillOnDrop {
+    // Not beside the configuration: every line would be an event of the folder that is watched.
+    fs::create_dir_all(dir.path().join("out")).unwrap();
     let file = |name| File::create(log_file(dir, name, run)).unwrap();
     let mut command = command();
     command.arg("run").arg("--config").arg(config).current_dir(dir.path());
@@ -195,12 +197,12 @@ fn spawn(dir: &TempDir, config: &Path, run: usize) -> KillOnDrop {
 }
 
 fn log_file(dir: &TempDir, name: &str, run: usize) -> PathBuf {
-    dir.path().join(format!("{name}.{run}"))
+    dir.path().join("out").join(format!("{name}.{run}"))
 }
 
-fn tail(text: &str) -> String {
+fn tail(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(60)..].join("\n")
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 /// `weir 0.1  web http://127.0.0.1:8080   dashboard http://127.0.0.1:9901   shop: ...   ready in 12 ms`

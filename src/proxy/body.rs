@@ -29,15 +29,22 @@ pub(super) struct Upload {
 
 /// A client's request body on its way to the endpoint.
 #[derive(Debug)]
-pub(crate) struct RequestBody {
-    incoming: Incoming,
-    /// None for a request without a body.
-    upload: Option<Rc<Upload>>,
-}
+pub(crate) struct RequestBody(Option<(Incoming, Rc<Upload>)>);
 
 impl RequestBody {
-    pub(super) fn new(incoming: Incoming, upload: Option<Rc<Upload>>) -> Self {
-        Self { incoming, upload }
+    /// A body without end yet, or none.
+    pub(super) fn new(incoming: Incoming) -> Self {
+        let is_empty = incoming.is_end_stream();
+        Self((!is_empty).then(|| (incoming, Rc::default())))
+    }
+
+    /// For a request that is sent again.
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn upload(&self) -> Option<&Rc<Upload>> {
+        self.0.as_ref().map(|(_, upload)| upload)
     }
 }
 
@@ -46,24 +53,23 @@ impl HttpBody for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        if let Some(upload) = &self.upload {
-            if let Some(Ok(frame)) = &frame {
-                upload.bytes.set(upload.bytes.get() + frame.data_ref().map_or(0, |d| d.len() as u64));
-            }
-            if frame.is_none() || self.incoming.is_end_stream() {
-                upload.ended.set(Some(Instant::now()));
-            }
+        let Some((incoming, upload)) = &mut self.0 else { return Poll::Ready(None) };
+        let frame = std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            upload.bytes.set(upload.bytes.get() + frame.data_ref().map_or(0, |d| d.len() as u64));
+        }
+        if frame.is_none() || incoming.is_end_stream() {
+            upload.ended.set(Some(Instant::now()));
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.0.as_ref().is_none_or(|(incoming, _)| incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |(incoming, _)| incoming.size_hint())
     }
 }
 
@@ -85,6 +91,8 @@ struct Upstream {
     incoming: Incoming,
     exchange: Exchange,
     lease: Option<Lease<RequestBody>>,
+    /// The answer was odd: its connection is not used again.
+    is_odd: bool,
     /// `timeouts.total`, if there is one.
     deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -103,9 +111,10 @@ impl Body {
         incoming: Incoming,
         exchange: Exchange,
         lease: Lease<RequestBody>,
+        is_odd: bool,
         deadline: Option<Pin<Box<Sleep>>>,
     ) -> Self {
-        let upstream = Box::new(Upstream { incoming, exchange, lease: Some(lease), deadline });
+        let upstream = Box::new(Upstream { incoming, exchange, lease: Some(lease), is_odd, deadline });
         Self { kind: Kind::Upstream(upstream), _busy: None }
     }
 
@@ -169,7 +178,7 @@ impl Upstream {
     }
 
     fn complete(&mut self) {
-        if let Some(lease) = self.lease.take() {
+        if let Some(lease) = self.lease.take().filter(|_| !self.is_odd) {
             lease.give_back();
         }
         self.exchange.complete();

@@ -140,8 +140,8 @@ impl Exchange {
         }
     }
 
-    pub(super) fn uploads(&mut self, upload: Option<Rc<Upload>>) {
-        self.upload = upload;
+    pub(super) fn uploads(&mut self, upload: Option<&Rc<Upload>>) {
+        self.upload = upload.cloned();
     }
 
     pub(super) fn upload(&self) -> Option<Rc<Upload>> {

@@ -23,6 +23,7 @@ pub(super) struct Forwarded<'a> {
 
 /// Makes a client's header fields into those for the endpoint.
 pub(super) fn prepare_request(headers: &mut HeaderMap, forwarded: &Forwarded<'_>) {
+    has_two_framings(headers);
     remove_connection_fields(headers, is_request_only);
     headers.insert(X_FORWARDED_FOR, forwarded.client.clone());
     headers.insert(X_FORWARDED_PROTO, HTTP);
@@ -32,12 +33,21 @@ pub(super) fn prepare_request(headers: &mut HeaderMap, forwarded: &Forwarded<'_>
 }
 
 /// Makes an endpoint's header fields into those for the client. An answer without `Date` gets one (RFC 9110 6.6.1).
-pub(super) fn prepare_response(headers: &mut HeaderMap, date: &HeaderValue) {
+/// True if the answer was framed in two ways: then its connection must not be used again (faults.md 3.2).
+pub(super) fn prepare_response(headers: &mut HeaderMap, date: &HeaderValue) -> bool {
+    let is_odd = has_two_framings(headers);
     remove_connection_fields(headers, |_| false);
     if !headers.contains_key(header::DATE) {
         headers.insert(header::DATE, date.clone());
     }
     add_via(headers);
+    is_odd
+}
+
+/// A message with `Transfer-Encoding` and `Content-Length` is read by the former; the latter must not go on (RFC 9112
+/// section 6.3), since the next reader would believe it.
+fn has_two_framings(headers: &mut HeaderMap) -> bool {
+    headers.contains_key(header::TRANSFER_ENCODING) && headers.remove(header::CONTENT_LENGTH).is_some()
 }
 
 fn add_via(headers: &mut HeaderMap) {

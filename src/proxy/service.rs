@@ -42,9 +42,9 @@ pub(super) async fn serve(
     let result = forward(&worker, &view, &client, &mut exchange, request).await;
     let is_closing = worker.is_closing() || client.closing().is_some();
     Ok(match result {
-        Ok((mut answer, lease, deadline)) => {
-            close_if(is_closing, &mut answer);
-            answer.map(|body| Body::upstream(body, exchange, lease, deadline).hold(busy))
+        Ok(Answer { mut head, lease, is_odd, deadline }) => {
+            close_if(is_closing, &mut head);
+            head.map(|body| Body::upstream(body, exchange, lease, is_odd, deadline).hold(busy))
         }
         Err(why) => {
             exchange.failed(why);
@@ -61,7 +61,13 @@ fn close_if<B>(is_closing: bool, answer: &mut Response<B>) {
     }
 }
 
-type Answer = (Response<Incoming>, Lease<RequestBody>, Option<std::pin::Pin<Box<tokio::time::Sleep>>>);
+/// The head of an endpoint's answer, and what its body still needs.
+struct Answer {
+    head: Response<Incoming>,
+    lease: Lease<RequestBody>,
+    is_odd: bool,
+    deadline: Option<std::pin::Pin<Box<tokio::time::Sleep>>>,
+}
 
 async fn forward(
     worker: &Rc<Worker>,
@@ -74,17 +80,18 @@ async fn forward(
     let route = target.route(view, client, request.method().as_str())?;
     exchange.routed(route);
     let mut request = Some(outbound(request, target, client, exchange)?);
-    let (mut answer, lease, deadline) = attempt(worker, view, route, exchange, &mut request).await?;
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+    let mut answer = attempt(worker, view, route, exchange, &mut request).await?;
+    let head = &mut answer.head;
+    if head.status() == StatusCode::SWITCHING_PROTOCOLS {
         exchange.attempt_failed(ProxyError::Protocol);
         return Err(ProxyError::Protocol);
     }
-    exchange.answered(answer.status());
-    headers::prepare_response(answer.headers_mut(), &worker.clock.date());
+    exchange.answered(head.status());
+    answer.is_odd = headers::prepare_response(head.headers_mut(), &worker.clock.date());
     if let Some(shown) = exchange.shown_version() {
-        answer.headers_mut().insert("weir-version", shown.clone());
+        head.headers_mut().insert("weir-version", shown.clone());
     }
-    Ok((answer, lease, deadline))
+    Ok(answer)
 }
 
 /// Where a request wants to go.
@@ -174,9 +181,9 @@ fn outbound(
         parts.headers.insert(header::HOST, target.host.clone());
     }
     parts.uri = target.forwarded_uri()?;
-    let upload = (!body.is_end_stream()).then(Rc::<Upload>::default);
-    exchange.uploads(upload.clone());
-    Ok(Request::from_parts(parts, RequestBody::new(body, upload)))
+    let body = RequestBody::new(body);
+    exchange.uploads(body.upload());
+    Ok(Request::from_parts(parts, body))
 }
 
 /// Picks, claims, connects, sends; on to the next endpoint as long as nothing was written.
@@ -193,8 +200,9 @@ async fn attempt(
         let (view, choice, endpoint) = claim(worker, view, route, tried, exchange)?;
         let timeouts = &view.snapshot.config.splits[choice.split].timeouts;
         let upstream = &view.splits[choice.split].versions[choice.version].upstreams[endpoint];
+        let mut is_resent = false;
         let failed = loop {
-            let reused = upstream.checkout();
+            let reused = if is_resent { None } else { upstream.checkout() };
             let is_reused = reused.is_some();
             let mut lease = match reused {
                 Some(lease) => lease,
@@ -205,11 +213,16 @@ async fn attempt(
             };
             let begun = if is_reused { exchange.started() } else { Instant::now() };
             let deadlines = Deadlines::new(begun, exchange, timeouts);
+            let spare = if is_reused { spare(request) } else { None };
             match send(&mut lease, request, &deadlines).await {
-                Ok(answer) => return Ok((answer, lease, deadlines.for_body())),
+                Ok(head) => return Ok(Answer { head, lease, is_odd: false, deadline: deadlines.for_body() }),
                 // The idle connection was closed under our hands: the next one, or a new one.
                 Err(Failed::Unsent) if is_reused => {}
                 Err(Failed::Unsent) => break ProxyError::Connect,
+                // Closed while the request was on its way: once more on a new connection, on nobody's books.
+                Err(Failed::Sent(ProxyError::Reset)) if spare.is_some() && !exchange.endpoint_is_cut() => {
+                    (*request, is_resent) = (spare, true);
+                }
                 Err(Failed::Sent(why)) => {
                     let why = if exchange.endpoint_is_cut() { ProxyError::Cut } else { why };
                     exchange.attempt_failed(why);
@@ -278,6 +291,16 @@ fn same_route(now: &View, before: &View, route: usize) -> bool {
 
 fn dial_error(error: &DialError) -> ProxyError {
     if error.is_local() { ProxyError::Overloaded } else { ProxyError::Connect }
+}
+
+/// A copy of a request that may be sent twice: idempotent (RFC 9110 section 9.2.2) and without a body.
+fn spare(request: &Option<Outbound>) -> Option<Outbound> {
+    let request = request.as_ref().filter(|r| r.method().is_idempotent() && r.body().is_end_stream())?;
+    let mut spare = Request::new(RequestBody::none());
+    *spare.method_mut() = request.method().clone();
+    *spare.uri_mut() = request.uri().clone();
+    *spare.headers_mut() = request.headers().clone();
+    Some(spare)
 }
 
 enum Failed {

@@ -3,11 +3,12 @@
 //! Invariant: at the end the order is readiness, delay, listeners, requests, admin, state, log; nothing accepted is
 //! dropped before its deadline.
 
-use std::sync::mpsc;
+use std::cell::Cell;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 
 use super::context::context;
 use super::gauges::{Rollbacks, gauges};
@@ -15,16 +16,21 @@ use super::start::{World, events_format, world};
 use super::{Addresses, Options, StartError};
 use crate::admin;
 use crate::cli::Exit;
+use crate::config::Shutdown;
 use crate::lifecycle::{Ending, Phase, Signal, Signals, drive};
 use crate::model::{Actor, Instant, Source};
-use crate::net::listen::Stopping;
-use crate::reload;
-use crate::telemetry::events;
+use crate::net::listen::{Listeners, Stopping};
+use crate::proxy::DataPlane;
+use crate::reload::{self, ReloadHandle};
+use crate::state::Store;
+use crate::telemetry::{Flusher, events};
 
 /// How often counts become metrics and leaving endpoints are looked after.
 const FLUSH: Duration = Duration::from_secs(1);
 /// The data plane's own deadline comes this much before the process's, so that what was cut is still counted.
 const MARGIN: Duration = Duration::from_millis(100);
+/// What the last lines of the access log and the workers' threads may take at the end.
+const LAST: Duration = Duration::from_secs(1);
 
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,25 +87,16 @@ fn started(options: &Options) -> Result<(World, Option<Signals>), StartError> {
 }
 
 async fn serve(
-    (world, signals): (World, Option<Signals>),
+    (mut world, signals): (World, Option<Signals>),
     begun: Instant,
     ready: &Ready,
     stopped: oneshot::Receiver<()>,
 ) -> Ended {
     let (phases, phase) = watch::channel(Phase::Running);
-    let (stop_admin, admin_stopped) = watch::channel(());
     let addresses = addresses(&world, begun);
-    let mut tasks = JoinSet::new();
-    let context = std::sync::Arc::new(context(&world, phase));
-    let World { config, loaded, load, store, listeners, plane, flusher, access, reloads, reloader, readiness, .. } =
-        world;
-    for (socket, router) in
-        [(Some(world.admin), admin::router(context.clone())), (world.probes, admin::probes_router(context))]
-    {
-        let Some(socket) = socket else { continue };
-        let mut stopped = admin_stopped.clone();
-        tasks.spawn(async move { admin::serve(socket, router, async move { drop(stopped.changed().await) }).await });
-    }
+    let context = Arc::new(context(&world, phase));
+    let (admin, stop_admin) = serve_admin(&mut world, context);
+    let World { config, loaded, load, store, listeners, plane, flusher, access, reloads, reloader, .. } = world;
     let mut background = JoinSet::new();
     background.spawn(reloader.run());
     background.spawn(flush(flusher, store.clone(), reloads.clone(), access.dropped_count()));
@@ -110,58 +107,66 @@ async fn serve(
 
     let mut asked = Asked { signals, stopped: Some(stopped), reloads };
     let first = asked.asked_to_end().await;
-    let blocker = readiness.block("shutting-down");
-    tracing::info!(event = "shutdown", phase = "begun", timeout_seconds = config.shutdown.timeout.as_secs_f64());
-    let deadline = Instant::now() + config.shutdown.timeout.saturating_sub(MARGIN);
-    let cut = std::cell::Cell::new(0);
-    let drained = async {
-        Stopping::finish_all(listeners.close()).await;
-        cut.set(plane.drain(deadline).await);
-    };
-    let ending = match first {
-        End::AtOnce => Ending::Forced,
-        End::Drain => {
-            drive(
-                &config.shutdown,
-                drained,
-                async {
-                    asked.asked_to_end().await;
-                },
-                &phases,
-            )
-            .await
-        }
-    };
+    let _blocker = world.readiness.block("shutting-down");
+    let ended = down(&config.shutdown, (&listeners, &plane), first, &mut asked, &phases).await;
     drop(stop_admin);
-    tasks.join_all().await;
-    background.abort_all();
-    while background.join_next().await.is_some() {}
+    admin.join_all().await;
+    background.shutdown().await;
     let last = store.clone();
-    let saved = tokio::task::spawn_blocking(move || last.retry_persist()).await.unwrap_or(false);
-    let ended = match ending {
-        Ending::Forced => Ended::Forced,
-        Ending::Drained | Ending::TimedOut if cut.get() > 0 => Ended::Cut(cut.get()),
-        Ending::Drained | Ending::TimedOut => Ended::Drained,
-    };
+    let saved = spawn_blocking(move || last.retry_persist()).await.unwrap_or(false);
     tracing::info!(event = "shutdown", phase = "ended", how = ?ended, saved);
-    drop(blocker);
     // The workers' logs end with their threads; cut off by force they are left to the process's end.
-    if ending != Ending::Forced {
-        let ended = plane.clone();
-        let joined = tokio::task::spawn_blocking(move || ended.join());
-        let _ = tokio::time::timeout(Duration::from_secs(1), joined).await;
-        access.close(Duration::from_secs(1));
+    if ended != Ended::Forced {
+        let _ = tokio::time::timeout(LAST, spawn_blocking(move || plane.join())).await;
+        access.close(LAST);
     }
     ended
 }
 
+/// The admin API and, if there is one, the listener of the probes. They serve until the sender is dropped.
+fn serve_admin(world: &mut World, context: Arc<admin::AdminContext>) -> (JoinSet<()>, watch::Sender<()>) {
+    let (stop, stopped) = watch::channel(());
+    let mut tasks = JoinSet::new();
+    let sockets =
+        [(world.admin.take(), admin::router(context.clone())), (world.probes.take(), admin::probes_router(context))];
+    for (socket, router) in sockets {
+        let Some(socket) = socket else { continue };
+        let mut stopped = stopped.clone();
+        tasks.spawn(admin::serve(socket, router, async move { drop(stopped.changed().await) }));
+    }
+    (tasks, stop)
+}
+
+/// Takes the data plane down in order: delay, listeners, requests.
+async fn down(
+    config: &Shutdown,
+    (listeners, plane): (&Listeners, &DataPlane),
+    first: End,
+    asked: &mut Asked,
+    phases: &watch::Sender<Phase>,
+) -> Ended {
+    tracing::info!(event = "shutdown", phase = "begun", timeout_seconds = config.timeout.as_secs_f64());
+    if let End::AtOnce = first {
+        return Ended::Forced;
+    }
+    let deadline = Instant::now() + config.timeout.saturating_sub(MARGIN);
+    let cut = Cell::new(0);
+    let drained = async {
+        Stopping::finish_all(listeners.close()).await;
+        cut.set(plane.drain(deadline).await);
+    };
+    let again = async {
+        asked.asked_to_end().await;
+    };
+    match drive(config, drained, again, phases).await {
+        Ending::Forced => Ended::Forced,
+        Ending::Drained | Ending::TimedOut if cut.get() > 0 => Ended::Cut(cut.get()),
+        Ending::Drained | Ending::TimedOut => Ended::Drained,
+    }
+}
+
 /// Counts become metrics; endpoints that have left are cut and forgotten in time; a write that failed is tried again.
-async fn flush(
-    mut flusher: crate::telemetry::Flusher,
-    store: std::sync::Arc<crate::state::Store>,
-    reloads: crate::reload::ReloadHandle,
-    lines_dropped: impl Fn() -> u64,
-) {
+async fn flush(mut flusher: Flusher, store: Arc<Store>, reloads: ReloadHandle, lines_dropped: impl Fn() -> u64) {
     let mut seconds = tokio::time::interval(FLUSH);
     seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut events = store.subscribe();
@@ -170,7 +175,7 @@ async fn flush(
     loop {
         seconds.tick().await;
         let snapshot = store.snapshot();
-        if !std::sync::Arc::ptr_eq(&registered, &snapshot.config) {
+        if !Arc::ptr_eq(&registered, &snapshot.config) {
             registered = snapshot.config.clone();
             flusher.register(&registered);
             let log = &registered.telemetry.log;
@@ -189,7 +194,7 @@ async fn flush(
         }
         if !snapshot.persisted {
             let store = store.clone();
-            drop(tokio::task::spawn_blocking(move || store.retry_persist()).await);
+            drop(spawn_blocking(move || store.retry_persist()).await);
         }
     }
 }
@@ -203,7 +208,7 @@ enum End {
 struct Asked {
     signals: Option<Signals>,
     stopped: Option<oneshot::Receiver<()>>,
-    reloads: crate::reload::ReloadHandle,
+    reloads: ReloadHandle,
 }
 
 impl Asked {
@@ -247,7 +252,7 @@ impl Asked {
 }
 
 fn addresses(world: &World, begun: Instant) -> Addresses {
-    let admin = world.admin.local_addr().unwrap_or(world.config.admin.bind);
+    let admin = world.admin.as_ref().and_then(|a| a.local_addr().ok()).unwrap_or(world.config.admin.bind);
     let listening = world.listeners.listening();
     let mut line = format!("weir {}", env!("CARGO_PKG_VERSION").trim_end_matches(".0"));
     for listener in &listening {

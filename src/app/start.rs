@@ -33,7 +33,8 @@ pub(super) struct World {
     pub(super) reloader: Reloader,
     pub(super) readiness: Readiness,
     pub(super) starting: Blocker,
-    pub(super) admin: TcpListener,
+    /// Taken when it is served.
+    pub(super) admin: Option<TcpListener>,
     pub(super) probes: Option<TcpListener>,
 }
 
@@ -73,7 +74,7 @@ pub(super) fn world(options: &Options) -> Result<World, StartError> {
         reloader,
         readiness,
         starting,
-        admin,
+        admin: Some(admin),
         probes,
     })
 }

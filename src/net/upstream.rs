@@ -51,7 +51,8 @@ const NO_PORT: i32 = 99;
 struct Idle<B> {
     sender: SendRequest<B>,
     task: AbortHandle,
-    since: Instant,
+    /// From the first tick that finds it here: close enough, and no clock is read per request.
+    since: Option<Instant>,
 }
 
 /// See the file's head.
@@ -146,7 +147,7 @@ impl<B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> 
         if idle.len() >= self.idle_cap.get() || self.endpoint.is_draining() {
             return drop(idle);
         }
-        idle.push(Idle { sender, task, since: Instant::now() });
+        idle.push(Idle { sender, task, since: None });
     }
 
     /// Closes idle connections that are too old, all of them if the endpoint drains, and every connection if the
@@ -158,23 +159,25 @@ impl<B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> 
         }
         let draining = self.endpoint.is_draining();
         let limit = self.idle_for.get();
-        let old = |i: &Idle<B>| draining || i.sender.is_closed() || limit.is_some_and(|l| now - i.since >= l);
-        let gone: Vec<_> = self.idle.borrow_mut().extract_if(.., |i| old(i)).collect();
+        let old = |i: &mut Idle<B>| {
+            let idle_for = now - *i.since.get_or_insert(now);
+            draining || i.sender.is_closed() || limit.is_some_and(|l| idle_for >= l)
+        };
+        let gone: Vec<_> = self.idle.borrow_mut().extract_if(.., old).collect();
         drop(gone);
     }
 }
 
 impl<B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static> Lease<B> {
-    /// Sends a request and waits for the head of its answer. When nothing of it was written, the error brings the
-    /// request back. Not cancel safe: dropping the lease afterwards ends the connection, as it must.
-    ///
-    /// # Errors
-    /// What hyper says of the connection.
-    pub async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
-        match &mut self.sender {
-            Some(sender) => sender.try_send_request(request).await,
-            None => std::future::pending().await,
-        }
+    /// Sends a request; the future is the head of its answer. When nothing of it was written, the error brings the
+    /// request back. Dropping the lease ends the connection, so an answer that is not waited for is never read as the
+    /// next one's. (Not an async function: that would copy the request twice more.)
+    pub fn send(
+        &mut self,
+        request: Request<B>,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
+        // Only `give_back` takes the sender, and it takes the lease with it.
+        self.sender.as_mut().expect("a lease has its sender until it is given back").try_send_request(request)
     }
 
     /// The answer was read to its end: the connection may serve again.

@@ -74,12 +74,11 @@ pub(crate) struct Body {
     _busy: Option<Busy>,
 }
 
-// Nearly every body is an upstream's: boxing it would cost an allocation per request.
-#[allow(clippy::large_enum_variant)]
 enum Kind {
     /// Made by us.
     Full(Option<Bytes>),
-    Upstream(Upstream),
+    /// Boxed, because hyper moves an answer several times and this is most of it.
+    Upstream(Box<Upstream>),
 }
 
 struct Upstream {
@@ -106,7 +105,8 @@ impl Body {
         lease: Lease<RequestBody>,
         deadline: Option<Pin<Box<Sleep>>>,
     ) -> Self {
-        Self { kind: Kind::Upstream(Upstream { incoming, exchange, lease: Some(lease), deadline }), _busy: None }
+        let upstream = Box::new(Upstream { incoming, exchange, lease: Some(lease), deadline });
+        Self { kind: Kind::Upstream(upstream), _busy: None }
     }
 
     /// Keeps the client's connection marked busy for as long as this body lives.

@@ -40,17 +40,25 @@ pub(super) async fn serve(
     let head = view.logs_access().then(|| Box::new(access_head(&request)));
     let mut exchange = Exchange::new(worker.clone(), view.clone(), &client, request_id, head);
     let result = forward(&worker, &view, &client, &mut exchange, request).await;
-    let mut response = match result {
-        Ok((answer, lease, deadline)) => answer.map(|body| Body::upstream(body, exchange, lease, deadline)),
+    let is_closing = worker.is_closing() || client.closing().is_some();
+    Ok(match result {
+        Ok((mut answer, lease, deadline)) => {
+            close_if(is_closing, &mut answer);
+            answer.map(|body| Body::upstream(body, exchange, lease, deadline).hold(busy))
+        }
         Err(why) => {
             exchange.failed(why);
-            why.response(&exchange.request_id, &worker.clock.date())
+            let mut answer = why.response(&exchange.request_id, &worker.clock.date());
+            close_if(is_closing, &mut answer);
+            answer.map(|body| body.hold(busy))
         }
-    };
-    if worker.is_closing() || client.closing().is_some() {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    })
+}
+
+fn close_if<B>(is_closing: bool, answer: &mut Response<B>) {
+    if is_closing {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response.map(|body| body.hold(busy)))
 }
 
 type Answer = (Response<Incoming>, Lease<RequestBody>, Option<std::pin::Pin<Box<tokio::time::Sleep>>>);
@@ -65,8 +73,8 @@ async fn forward(
     let target = Target::of(&request)?;
     let route = target.route(view, client, request.method().as_str())?;
     exchange.routed(route);
-    let request = outbound(request, target, client, exchange)?;
-    let (mut answer, lease, deadline) = attempt(worker, view, route, exchange, request).await?;
+    let mut request = Some(outbound(request, target, client, exchange)?);
+    let (mut answer, lease, deadline) = attempt(worker, view, route, exchange, &mut request).await?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         exchange.attempt_failed(ProxyError::Protocol);
         return Err(ProxyError::Protocol);
@@ -177,7 +185,7 @@ async fn attempt(
     view: &Rc<View>,
     route: usize,
     exchange: &mut Exchange,
-    mut request: Outbound,
+    request: &mut Option<Outbound>,
 ) -> Result<Answer, ProxyError> {
     let mut tried = 0u64;
     let mut attempts = 0;
@@ -188,22 +196,20 @@ async fn attempt(
         let failed = loop {
             let reused = upstream.checkout();
             let is_reused = reused.is_some();
-            let lease = match reused {
+            let mut lease = match reused {
                 Some(lease) => lease,
                 None => match upstream.dial(timeouts.connect).await {
                     Ok(lease) => lease,
                     Err(error) => break dial_error(&error),
                 },
             };
-            let deadlines = Deadlines::new(exchange, timeouts);
-            match send(lease, request, &deadlines).await {
-                Ok((answer, lease)) => return Ok((answer, lease, deadlines.for_body())),
+            let begun = if is_reused { exchange.started() } else { Instant::now() };
+            let deadlines = Deadlines::new(begun, exchange, timeouts);
+            match send(&mut lease, request, &deadlines).await {
+                Ok(answer) => return Ok((answer, lease, deadlines.for_body())),
                 // The idle connection was closed under our hands: the next one, or a new one.
-                Err(Failed::Unsent(unsent)) if is_reused => request = *unsent,
-                Err(Failed::Unsent(unsent)) => {
-                    request = *unsent;
-                    break ProxyError::Connect;
-                }
+                Err(Failed::Unsent) if is_reused => {}
+                Err(Failed::Unsent) => break ProxyError::Connect,
                 Err(Failed::Sent(why)) => {
                     let why = if exchange.endpoint_is_cut() { ProxyError::Cut } else { why };
                     exchange.attempt_failed(why);
@@ -275,28 +281,27 @@ fn dial_error(error: &DialError) -> ProxyError {
 }
 
 enum Failed {
-    /// Nothing was written; here it is again.
-    Unsent(Box<Outbound>),
+    /// Nothing was written; the request is back in its place.
+    Unsent,
     Sent(ProxyError),
 }
 
+/// Sends the request that is in `place`. It is handed about by reference, since every move of it is a copy.
 async fn send(
-    mut lease: Lease<RequestBody>,
-    request: Outbound,
+    lease: &mut Lease<RequestBody>,
+    place: &mut Option<Outbound>,
     deadlines: &Deadlines,
-) -> Result<(Response<Incoming>, Lease<RequestBody>), Failed> {
+) -> Result<Response<Incoming>, Failed> {
+    let Some(request) = place.take() else { return Err(Failed::Sent(ProxyError::Reset)) };
     let answer = tokio::select! {
         biased;
         answer = lease.send(request) => answer,
         which = deadlines.head() => return Err(Failed::Sent(ProxyError::Timeout(which))),
     };
-    match answer {
-        Ok(answer) => Ok((answer, lease)),
-        Err(mut error) => Err(match error.take_message() {
-            Some(request) => Failed::Unsent(Box::new(request)),
-            None => Failed::Sent(sent_error(error.error())),
-        }),
-    }
+    answer.map_err(|mut error| {
+        *place = error.take_message();
+        if place.is_some() { Failed::Unsent } else { Failed::Sent(sent_error(error.error())) }
+    })
 }
 
 fn sent_error(error: &hyper::Error) -> ProxyError {
@@ -313,9 +318,9 @@ struct Deadlines {
 }
 
 impl Deadlines {
-    fn new(exchange: &Exchange, timeouts: &UpstreamTimeouts) -> Self {
+    fn new(begun: Instant, exchange: &Exchange, timeouts: &UpstreamTimeouts) -> Self {
         let total = timeouts.total.and_then(|limit| exchange.started().checked_add(limit));
-        Self { begun: Instant::now(), first_byte: timeouts.first_byte, total, upload: exchange.upload() }
+        Self { begun, first_byte: timeouts.first_byte, total, upload: exchange.upload() }
     }
 
     /// Ends when the answer's head is overdue, and says which limit that is.

@@ -110,6 +110,26 @@ fn stale_pooled_connections_fail_no_get() {
     }
 }
 
+/// The same race with the request already written: the origin takes it and closes without a byte of an answer. On a
+/// reused connection an idempotent request is sent once more, on a fresh one, and that is on nobody's books.
+#[test]
+fn a_get_that_met_the_end_of_a_reused_connection_is_sent_once_more() {
+    let seen = AtomicUsize::new(0);
+    let origin = Origin::scripted(move |exchange| match seen.fetch_add(1, Ordering::SeqCst) % 2 {
+        0 => exchange.ok("v1"),
+        _ => Ok(After::Close),
+    });
+    let weir = Weir::start(&Conf::one(origin.address).workers(1));
+    let mut client = weir.connect();
+    for n in 0..10 {
+        let answer = client.get("/").unwrap();
+        assert_eq!((answer.status(), answer.text().as_str()), (200, "v1"), "request {n}");
+    }
+    assert_eq!((origin.requests(), origin.connections()), (19, 10));
+    weir.admin.wait_metric("weir_requests_total", &[("version", "v1"), ("code", "200")], 10.0);
+    assert_eq!(weir.admin.metric("weir_errors_total", &[("version", "v1")]).unwrap_or_default(), 0.0);
+}
+
 #[test]
 fn a_post_is_never_sent_twice() {
     let seen = Arc::new(AtomicUsize::new(0));

@@ -1,5 +1,8 @@
 //! Rollback: one call, true when answered, kept over `kill -9`, and held against the file.
 
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -42,7 +45,26 @@ fn again_and_again(tries: usize, label: &str, roll_back: impl Fn(&Weir) -> Durat
         took[tries / 2],
         took[tries - 1]
     ));
+    tell(&format!(
+        "of that a rollback waits for two fsyncs; one costs here {:?} (median of 50)",
+        fsync_cost(weir.dir())
+    ));
     assert!(!soak() || p99 < BAR, "p99 {p99:?}");
+}
+
+/// What one fsync of a page costs where the state lies.
+fn fsync_cost(dir: &Path) -> Duration {
+    let mut file = File::create(dir.join("fsync")).unwrap();
+    let mut took: Vec<Duration> = (0..50)
+        .map(|_| {
+            file.write_all(&[b'x'; 4096]).unwrap();
+            let begun = Instant::now();
+            file.sync_all().unwrap();
+            begun.elapsed()
+        })
+        .collect();
+    took.sort();
+    took[25]
 }
 
 #[test]

@@ -74,7 +74,9 @@ async fn hand_on(taken: Taken, rested: bool, settle: &mut Settle, reloads: &Relo
         sleep(AGREE).await;
         return Ok(());
     }
-    settle.taken(before);
+    // If it moved meanwhile nobody knows which of the two was loaded: neither may count as seen, or a change back to it
+    // would go unnoticed.
+    settle.taken(if before == after { before } else { Sight::default() });
     reloads.take(loaded).await.map(drop)
 }
 

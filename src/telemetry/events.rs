@@ -112,7 +112,8 @@ impl Parts {
         match (field.name(), value) {
             ("event", Value::Str(event)) => self.event = Some(event),
             ("message", Value::Str(message)) => self.message = Some(message),
-            (name, value) => self.fields.push((name, value)),
+            // Some words (`target`) are taken in the macros of tracing: there they are written with a `_`.
+            (name, value) => self.fields.push((name.trim_end_matches('_'), value)),
         }
     }
 

@@ -4,9 +4,11 @@
 //! removed before we say it; the client's `Connection` list can name neither `Host` nor our own fields away, because
 //! its fields are removed first and ours are set afterwards.
 
+use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 const VIA: HeaderValue = HeaderValue::from_static("1.1 weir");
+const VIA_1_0: HeaderValue = HeaderValue::from_static("1.0 weir");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -22,25 +24,25 @@ pub(super) struct Forwarded<'a> {
 }
 
 /// Makes a client's header fields into those for the endpoint.
-pub(super) fn prepare_request(headers: &mut HeaderMap, forwarded: &Forwarded<'_>) {
+pub(super) fn prepare_request(headers: &mut HeaderMap, received: Version, forwarded: &Forwarded<'_>) {
     has_two_framings(headers);
     remove_connection_fields(headers, is_request_only);
     headers.insert(X_FORWARDED_FOR, forwarded.client.clone());
     headers.insert(X_FORWARDED_PROTO, HTTP);
     headers.insert(X_FORWARDED_HOST, forwarded.host.clone());
     headers.insert(X_REQUEST_ID, forwarded.request_id.clone());
-    add_via(headers);
+    add_via(headers, received);
 }
 
 /// Makes an endpoint's header fields into those for the client. An answer without `Date` gets one (RFC 9110 6.6.1).
 /// True if the answer was framed in two ways: then its connection must not be used again (faults.md 3.2).
-pub(super) fn prepare_response(headers: &mut HeaderMap, date: &HeaderValue) -> bool {
+pub(super) fn prepare_response(headers: &mut HeaderMap, received: Version, date: &HeaderValue) -> bool {
     let is_odd = has_two_framings(headers);
     remove_connection_fields(headers, |_| false);
     if !headers.contains_key(header::DATE) {
         headers.insert(header::DATE, date.clone());
     }
-    add_via(headers);
+    add_via(headers, received);
     is_odd
 }
 
@@ -50,10 +52,12 @@ fn has_two_framings(headers: &mut HeaderMap) -> bool {
     headers.contains_key(header::TRANSFER_ENCODING) && headers.remove(header::CONTENT_LENGTH).is_some()
 }
 
-fn add_via(headers: &mut HeaderMap) {
+/// Names the protocol the message came in (RFC 9110 section 7.6.3).
+fn add_via(headers: &mut HeaderMap, received: Version) {
+    let via = if received == Version::HTTP_10 { VIA_1_0 } else { VIA };
     match headers.entry(header::VIA) {
-        header::Entry::Vacant(entry) => drop(entry.insert(VIA)),
-        header::Entry::Occupied(mut entry) => entry.append(VIA),
+        header::Entry::Vacant(entry) => drop(entry.insert(via)),
+        header::Entry::Occupied(mut entry) => entry.append(via),
     }
 }
 
@@ -124,7 +128,11 @@ mod tests {
             HeaderValue::from_static("shop.example.com"),
             HeaderValue::from_static("id-1"),
         );
-        prepare_request(&mut headers, &Forwarded { client: &client, host: &host, request_id: &request_id });
+        prepare_request(
+            &mut headers,
+            Version::HTTP_11,
+            &Forwarded { client: &client, host: &host, request_id: &request_id },
+        );
         headers
     }
 
@@ -136,7 +144,6 @@ mod tests {
             ("keep-alive", "timeout=5"),
             ("proxy-connection", "close"),
             ("te", "trailers"),
-            ("transfer-encoding", "chunked"),
             ("upgrade", "h2c"),
             ("http2-settings", "AAA"),
             ("x-secret", "1"),
@@ -170,11 +177,21 @@ mod tests {
     fn via_is_appended_and_date_completed() {
         let mut headers = map(&[("via", "1.0 cache"), ("connection", "close"), ("set-cookie", "a=1")]);
         let date = HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT");
-        prepare_response(&mut headers, &date);
-        assert_eq!(headers.get_all("via").iter().collect::<Vec<_>>(), ["1.0 cache", "1.1 weir"]);
+        assert!(!prepare_response(&mut headers, Version::HTTP_10, &date));
+        assert_eq!(headers.get_all("via").iter().collect::<Vec<_>>(), ["1.0 cache", "1.0 weir"]);
         assert_eq!(headers["date"], date);
         assert!(!headers.contains_key("connection"));
         assert!(headers.contains_key("set-cookie"));
+    }
+
+    #[test]
+    fn of_two_framings_only_one_goes_on_and_the_answer_counts_as_odd() {
+        let mut headers = map(&[("transfer-encoding", "chunked"), ("content-length", "3")]);
+        let date = HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT");
+        assert!(prepare_response(&mut headers, Version::HTTP_11, &date));
+        assert!(!headers.contains_key("content-length"));
+        let request = prepared(&[("host", "a"), ("transfer-encoding", "chunked"), ("content-length", "3")]);
+        assert!(!request.contains_key("content-length") && !request.contains_key("transfer-encoding"));
     }
 
     #[test]

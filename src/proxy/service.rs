@@ -87,7 +87,8 @@ async fn forward(
         return Err(ProxyError::Protocol);
     }
     exchange.answered(head.status());
-    answer.is_odd = headers::prepare_response(head.headers_mut(), &worker.clock.date());
+    let received = head.version();
+    answer.is_odd = headers::prepare_response(head.headers_mut(), received, &worker.clock.date());
     if let Some(shown) = exchange.shown_version() {
         head.headers_mut().insert("weir-version", shown.clone());
     }
@@ -174,9 +175,9 @@ fn outbound(
     exchange: &mut Exchange,
 ) -> Result<Outbound, ProxyError> {
     let (mut parts, body) = request.into_parts();
-    parts.version = Version::HTTP_11;
+    let received = std::mem::replace(&mut parts.version, Version::HTTP_11);
     let forwarded = Forwarded { client: &client.address_text, host: &target.host, request_id: &exchange.request_id };
-    headers::prepare_request(&mut parts.headers, &forwarded);
+    headers::prepare_request(&mut parts.headers, received, &forwarded);
     if target.uri.authority().is_some() {
         parts.headers.insert(header::HOST, target.host.clone());
     }

@@ -72,11 +72,21 @@ pub(super) fn run(options: &Options, ready: &Ready, stopped: oneshot::Receiver<(
                 return Ended::Failed;
             }
         };
+        go_first();
         serve(world, begun, ready, stopped).await
     });
     // A task that blocks in the kernel (a sick disk) must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
+}
+
+/// Asks the system to run this thread, and those it starts from here on, before the workers (which run already): a
+/// rollback must be answered while they use every core. Without the right to ask (CAP_SYS_NICE, or RLIMIT_NICE) it
+/// stays as it is.
+fn go_first() {
+    const NICE: i32 = -10;
+    // On Linux this is the priority of the calling thread alone.
+    let _ = rustix::process::setpriority_process(None, NICE);
 }
 
 /// Signals first: one that comes while we start must not kill us half-way.

@@ -87,13 +87,13 @@ impl ProxyError {
     }
 
     /// The answer for the client. A refused request closes its connection, since what follows on it is not trusted.
-    pub(crate) fn response(self, request_id: &HeaderValue, date: &HeaderValue) -> Response<Body> {
+    pub(crate) fn response(self, request_id: HeaderValue, date: &HeaderValue) -> Response<Body> {
         let (status, word) = self.answer();
         let mut response = Response::new(Body::full(Bytes::from(format!("{word}: {}\n", self.text()))));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert("weir-error", HeaderValue::from_static(word));
-        headers.insert("x-request-id", request_id.clone());
+        headers.insert("x-request-id", request_id);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(header::DATE, date.clone());
         if status == StatusCode::SERVICE_UNAVAILABLE {

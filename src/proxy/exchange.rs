@@ -4,20 +4,21 @@
 //! chose with its first attempt's outcome (amendments.md 1.5); a client that goes away counts, but not as bad
 //! (analysis.md section 3).
 
-use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
 use super::body::Upload;
+use super::connection::Client;
 use super::error::ProxyError;
+use super::headers::Forwarded;
+use super::request_id::RequestId;
 use super::view::View;
 use super::worker::Worker;
-use crate::model::{Instant, ListenerName};
+use crate::model::Instant;
 use crate::pool::Claim;
-use crate::telemetry::{Finish, Line, ListenerCell};
+use crate::telemetry::{Finish, Line};
 
 /// What the access line needs of the request's head, which has gone to the endpoint by then.
 #[derive(Debug)]
@@ -54,10 +55,8 @@ pub(super) struct Exchange {
     worker: Rc<Worker>,
     view: Rc<View>,
     started: Instant,
-    client: IpAddr,
-    listener: ListenerName,
-    listener_cell: Arc<ListenerCell>,
-    pub(super) request_id: HeaderValue,
+    client: Rc<Client>,
+    pub(super) request_id: RequestId,
     head: Option<Box<Head>>,
     route: Option<usize>,
     choice: Option<Choice>,
@@ -76,17 +75,15 @@ impl Exchange {
     pub(super) fn new(
         worker: Rc<Worker>,
         view: Rc<View>,
-        client: &super::connection::Client,
-        request_id: HeaderValue,
+        client: Rc<Client>,
+        request_id: RequestId,
         head: Option<Box<Head>>,
     ) -> Self {
         Self {
             worker,
             view,
             started: Instant::now(),
-            client: client.address.ip(),
-            listener: client.listener.clone(),
-            listener_cell: client.cell.clone(),
+            client,
             request_id,
             head,
             route: None,
@@ -102,6 +99,11 @@ impl Exchange {
 
     pub(super) fn started(&self) -> Instant {
         self.started
+    }
+
+    /// What the endpoint is told about the client, who asked for `host`.
+    pub(super) fn forwarded<'a>(&'a self, host: &'a HeaderValue) -> Forwarded<'a> {
+        Forwarded { client: &self.client.address_text, host, request_id: self.request_id.value() }
     }
 
     /// A route has matched.
@@ -225,9 +227,9 @@ impl Exchange {
         let error = if let End::Failed(why) = self.end { Some(why.word()) } else { None };
         self.worker.access.write(&Line {
             ts: self.worker.wall_clock(self.started),
-            request_id: self.request_id.to_str().unwrap_or_default(),
+            request_id: self.request_id.as_str(),
             trace_id: head.traceparent.as_ref().and_then(|v| v.to_str().ok()).and_then(|v| v.get(3..35)),
-            client: self.client,
+            client: self.client.address.ip(),
             method: head.method.as_str(),
             host: head.host.to_str().unwrap_or_default(),
             path: head.uri.path(),
@@ -237,7 +239,7 @@ impl Exchange {
             bytes_out: self.bytes_out,
             duration: latency,
             upstream: self.first_byte,
-            listener: self.listener.as_str(),
+            listener: self.client.listener.as_str(),
             route: names.map(|n| n.0),
             split: names.map(|n| n.1),
             version: names.map(|n| n.2),
@@ -256,7 +258,7 @@ impl Drop for Exchange {
             (Some(choice), ..) => self.write_books(choice, latency),
             // Every version is drained or closed: no coin was thrown, but the client got an answer.
             (None, Some(route), _) => self.view.routes[route].responses.count(self.outcome().0),
-            (None, None, End::Failed(why)) => why.refusal().into_iter().for_each(|r| self.listener_cell.refused(r)),
+            (None, None, End::Failed(why)) => why.refusal().into_iter().for_each(|r| self.client.cell.refused(r)),
             (None, None, _) => {}
         }
         if let Some(head) = self.head.take() {

@@ -20,17 +20,17 @@ pub(super) struct Forwarded<'a> {
     /// The client's address as text.
     pub(super) client: &'a HeaderValue,
     pub(super) host: &'a HeaderValue,
-    pub(super) request_id: &'a HeaderValue,
+    pub(super) request_id: HeaderValue,
 }
 
 /// Makes a client's header fields into those for the endpoint.
-pub(super) fn prepare_request(headers: &mut HeaderMap, received: Version, forwarded: &Forwarded<'_>) {
+pub(super) fn prepare_request(headers: &mut HeaderMap, received: Version, forwarded: Forwarded<'_>) {
     has_two_framings(headers);
     remove_connection_fields(headers, is_request_only);
     headers.insert(X_FORWARDED_FOR, forwarded.client.clone());
     headers.insert(X_FORWARDED_PROTO, HTTP);
     headers.insert(X_FORWARDED_HOST, forwarded.host.clone());
-    headers.insert(X_REQUEST_ID, forwarded.request_id.clone());
+    headers.insert(X_REQUEST_ID, forwarded.request_id);
     add_via(headers, received);
 }
 
@@ -128,11 +128,7 @@ mod tests {
             HeaderValue::from_static("shop.example.com"),
             HeaderValue::from_static("id-1"),
         );
-        prepare_request(
-            &mut headers,
-            Version::HTTP_11,
-            &Forwarded { client: &client, host: &host, request_id: &request_id },
-        );
+        prepare_request(&mut headers, Version::HTTP_11, Forwarded { client: &client, host: &host, request_id });
         headers
     }
 

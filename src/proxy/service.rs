@@ -7,26 +7,25 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri};
-use hyper::body::{Body as _, Incoming};
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
 
 use super::body::{Body, RequestBody, Upload};
 use super::connection::{Busy, Client};
 use super::error::ProxyError;
 use super::exchange::{Choice, Exchange, Head};
-use super::headers::{self, Forwarded};
+use super::headers;
+use super::outgoing::{Outgoing, Target};
+use super::request_id::RequestId;
 use super::view::View;
 use super::worker::Worker;
 use crate::config::UpstreamTimeouts;
 use crate::model::Instant;
 use crate::net::upstream::{DialError, Lease};
 use crate::pool::Unavailable;
-use crate::routing::{Query, normal_host, normal_path};
 
 /// Attempts to connect, all at different endpoints, before a request is given up.
 const CONNECT_ATTEMPTS: u32 = 2;
-
-type Outbound = Request<RequestBody>;
 
 /// Answers one request, whatever happens.
 pub(super) async fn serve(
@@ -36,9 +35,10 @@ pub(super) async fn serve(
 ) -> Result<Response<Body>, Infallible> {
     let busy = Busy::new(&client);
     let view = worker.view();
-    let request_id = request_id(&worker, &request);
+    let now = worker.clock.unix_ms(worker.clock.now());
+    let request_id = RequestId::new(request.headers(), now, || worker.rng.borrow_mut().u128(..));
     let head = view.logs_access().then(|| Box::new(access_head(&request)));
-    let mut exchange = Exchange::new(worker.clone(), view.clone(), &client, request_id, head);
+    let mut exchange = Exchange::new(worker.clone(), view.clone(), client.clone(), request_id, head);
     let result = forward(&worker, &view, &client, &mut exchange, request).await;
     let is_closing = worker.is_closing() || client.closing().is_some();
     Ok(match result {
@@ -48,7 +48,7 @@ pub(super) async fn serve(
         }
         Err(why) => {
             exchange.failed(why);
-            let mut answer = why.response(&exchange.request_id, &worker.clock.date());
+            let mut answer = why.response(exchange.request_id.value(), &worker.clock.date());
             close_if(is_closing, &mut answer);
             answer.map(|body| body.hold(busy))
         }
@@ -79,8 +79,9 @@ async fn forward(
     let target = Target::of(&request)?;
     let route = target.route(view, client, request.method().as_str())?;
     exchange.routed(route);
-    let mut request = Some(outbound(request, target, client, exchange)?);
-    let mut answer = attempt(worker, view, route, exchange, &mut request).await?;
+    let mut outgoing = Outgoing::new(request, target, exchange)?;
+    exchange.uploads(outgoing.upload());
+    let mut answer = attempt(worker, view, route, exchange, &mut outgoing).await?;
     let head = &mut answer.head;
     if head.status() == StatusCode::SWITCHING_PROTOCOLS {
         exchange.attempt_failed(ProxyError::Protocol);
@@ -95,105 +96,13 @@ async fn forward(
     Ok(answer)
 }
 
-/// Where a request wants to go.
-struct Target {
-    /// As it goes upstream in `Host`.
-    host: HeaderValue,
-    /// The normal form, if that is not the path as it came.
-    path: Option<String>,
-    uri: Uri,
-}
-
-impl Target {
-    /// Refuses what could be read in two ways (faults.md 1.2).
-    fn of(request: &Request<Incoming>) -> Result<Self, ProxyError> {
-        if request.method() == http::Method::CONNECT {
-            return Err(ProxyError::BadRequest("CONNECT is not proxied"));
-        }
-        let (host, uri) = (authority(request)?, request.uri().clone());
-        // `OPTIONS *` asks about the server as a whole; it is matched as `/` and goes on as it is.
-        let raw = if uri.path() == "*" { "/" } else { uri.path() };
-        let path = normal_path(raw).map_err(|_| ProxyError::BadRequest("the path can be read in two ways"))?;
-        let path = (path != raw).then(|| path.into_owned());
-        Ok(Self { host, path, uri })
-    }
-
-    fn path(&self) -> &str {
-        match &self.path {
-            Some(path) => path,
-            None if self.uri.path() == "*" => "/",
-            None => self.uri.path(),
-        }
-    }
-
-    fn route(&self, view: &View, client: &Client, method: &str) -> Result<usize, ProxyError> {
-        const NO_HOST: ProxyError = ProxyError::BadRequest("Host is not a host name");
-        let host = normal_host(self.host.to_str().map_err(|_| NO_HOST)?).map_err(|_| NO_HOST)?;
-        let listener = view.listener(&client.listener).map(|(index, _)| index);
-        let query = Query { listener, host: &host, path: self.path(), method };
-        view.snapshot.routes.find(&query).ok_or(ProxyError::NoRoute)
-    }
-
-    /// Origin form (RFC 9112 section 3.2.1), with the path that was matched.
-    fn forwarded_uri(self) -> Result<Uri, ProxyError> {
-        if self.uri.authority().is_none() && self.path.is_none() {
-            return Ok(self.uri);
-        }
-        let unreadable = |_| ProxyError::BadRequest("the target can be read in two ways");
-        let target = match (self.path, self.uri.query()) {
-            (Some(path), Some(query)) => uri::PathAndQuery::try_from(format!("{path}?{query}")).map_err(unreadable)?,
-            (Some(path), None) => uri::PathAndQuery::try_from(path).map_err(unreadable)?,
-            (None, _) => self.uri.path_and_query().cloned().unwrap_or_else(|| uri::PathAndQuery::from_static("/")),
-        };
-        Ok(Uri::from(target))
-    }
-}
-
-/// The one host a request names: the target's authority wins over `Host` (RFC 9112 section 3.2.2).
-fn authority(request: &Request<Incoming>) -> Result<HeaderValue, ProxyError> {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let (first, second) = (hosts.next(), hosts.next());
-    if second.is_some() {
-        return Err(ProxyError::BadRequest("more than one Host"));
-    }
-    if let Some(authority) = request.uri().authority() {
-        let text = authority.as_str();
-        return HeaderValue::from_str(text).map_err(|_| ProxyError::BadRequest("the target names no host"));
-    }
-    match first {
-        Some(host) => Ok(host.clone()),
-        None if request.version() == Version::HTTP_10 => Ok(HeaderValue::from_static("")),
-        None => Err(ProxyError::BadRequest("no Host")),
-    }
-}
-
-/// The request as the endpoint gets it.
-fn outbound(
-    request: Request<Incoming>,
-    target: Target,
-    client: &Client,
-    exchange: &mut Exchange,
-) -> Result<Outbound, ProxyError> {
-    let (mut parts, body) = request.into_parts();
-    let received = std::mem::replace(&mut parts.version, Version::HTTP_11);
-    let forwarded = Forwarded { client: &client.address_text, host: &target.host, request_id: &exchange.request_id };
-    headers::prepare_request(&mut parts.headers, received, &forwarded);
-    if target.uri.authority().is_some() {
-        parts.headers.insert(header::HOST, target.host.clone());
-    }
-    parts.uri = target.forwarded_uri()?;
-    let body = RequestBody::new(body);
-    exchange.uploads(body.upload());
-    Ok(Request::from_parts(parts, body))
-}
-
 /// Picks, claims, connects, sends; on to the next endpoint as long as nothing was written.
 async fn attempt(
     worker: &Rc<Worker>,
     view: &Rc<View>,
     route: usize,
     exchange: &mut Exchange,
-    request: &mut Option<Outbound>,
+    outgoing: &mut Outgoing,
 ) -> Result<Answer, ProxyError> {
     let mut tried = 0u64;
     let mut attempts = 0;
@@ -214,15 +123,16 @@ async fn attempt(
             };
             let begun = if is_reused { exchange.started() } else { Instant::now() };
             let deadlines = Deadlines::new(begun, exchange, timeouts);
-            let spare = if is_reused { spare(request) } else { None };
-            match send(&mut lease, request, &deadlines).await {
+            match send(&mut lease, outgoing, &deadlines).await {
                 Ok(head) => return Ok(Answer { head, lease, is_odd: false, deadline: deadlines.for_body() }),
                 // The idle connection was closed under our hands: the next one, or a new one.
                 Err(Failed::Unsent) if is_reused => {}
                 Err(Failed::Unsent) => break ProxyError::Connect,
                 // Closed while the request was on its way: once more on a new connection, on nobody's books.
-                Err(Failed::Sent(ProxyError::Reset)) if spare.is_some() && !exchange.endpoint_is_cut() => {
-                    (*request, is_resent) = (spare, true);
+                Err(Failed::Sent(ProxyError::Reset))
+                    if is_reused && !exchange.endpoint_is_cut() && outgoing.restore(exchange) =>
+                {
+                    is_resent = true;
                 }
                 Err(Failed::Sent(why)) => {
                     let why = if exchange.endpoint_is_cut() { ProxyError::Cut } else { why };
@@ -294,37 +204,27 @@ fn dial_error(error: &DialError) -> ProxyError {
     if error.is_local() { ProxyError::Overloaded } else { ProxyError::Connect }
 }
 
-/// A copy of a request that may be sent twice: idempotent (RFC 9110 section 9.2.2) and without a body.
-fn spare(request: &Option<Outbound>) -> Option<Outbound> {
-    let request = request.as_ref().filter(|r| r.method().is_idempotent() && r.body().is_end_stream())?;
-    let mut spare = Request::new(RequestBody::none());
-    *spare.method_mut() = request.method().clone();
-    *spare.uri_mut() = request.uri().clone();
-    *spare.headers_mut() = request.headers().clone();
-    Some(spare)
-}
-
 enum Failed {
     /// Nothing was written; the request is back in its place.
     Unsent,
     Sent(ProxyError),
 }
 
-/// Sends the request that is in `place`. It is handed about by reference, since every move of it is a copy.
+/// Sends the request. It is handed about by reference, since every move of it is a copy.
 async fn send(
     lease: &mut Lease<RequestBody>,
-    place: &mut Option<Outbound>,
+    outgoing: &mut Outgoing,
     deadlines: &Deadlines,
 ) -> Result<Response<Incoming>, Failed> {
-    let Some(request) = place.take() else { return Err(Failed::Sent(ProxyError::Reset)) };
+    let Some(request) = outgoing.request.take() else { return Err(Failed::Sent(ProxyError::Reset)) };
     let answer = tokio::select! {
         biased;
         answer = lease.send(request) => answer,
         which = deadlines.head() => return Err(Failed::Sent(ProxyError::Timeout(which))),
     };
     answer.map_err(|mut error| {
-        *place = error.take_message();
-        if place.is_some() { Failed::Unsent } else { Failed::Sent(sent_error(error.error())) }
+        outgoing.request = error.take_message();
+        if outgoing.request.is_some() { Failed::Unsent } else { Failed::Sent(sent_error(error.error())) }
     })
 }
 
@@ -374,17 +274,6 @@ impl Deadlines {
     fn for_body(&self) -> Option<std::pin::Pin<Box<tokio::time::Sleep>>> {
         self.total.map(|at| Box::pin(tokio::time::sleep_until(at)))
     }
-}
-
-fn request_id(worker: &Worker, request: &Request<Incoming>) -> HeaderValue {
-    if let Some(kept) = headers::kept_request_id(request.headers()) {
-        return kept.clone();
-    }
-    let chance = worker.rng.borrow_mut().u128(..);
-    let id = ulid::Ulid::from_parts(worker.clock.unix_ms(worker.clock.now()), chance);
-    let mut text = [0; ulid::ULID_LEN];
-    id.array_to_str(&mut text);
-    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
 }
 
 fn access_head(request: &Request<Incoming>) -> Head {

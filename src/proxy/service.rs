@@ -21,11 +21,11 @@ use super::view::View;
 use super::worker::Worker;
 use crate::config::UpstreamTimeouts;
 use crate::model::Instant;
-use crate::net::upstream::{DialError, Lease};
+use crate::net::upstream::{DialError, Lease, Upstream};
 use crate::pool::Unavailable;
 
 /// Attempts to connect, all at different endpoints, before a request is given up.
-const CONNECT_ATTEMPTS: u32 = 2;
+const CONNECT_ATTEMPTS: usize = 2;
 
 /// Answers one request, whatever happens.
 pub(super) async fn serve(
@@ -104,49 +104,54 @@ async fn attempt(
     exchange: &mut Exchange,
     outgoing: &mut Outgoing,
 ) -> Result<Answer, ProxyError> {
-    let mut tried = 0u64;
-    let mut attempts = 0;
+    let (mut tried, mut attempts) = (0u64, 0);
     loop {
         let (view, choice, endpoint) = claim(worker, view, route, tried, exchange)?;
+        let upstreams = &view.splits[choice.split].versions[choice.version].upstreams;
         let timeouts = &view.snapshot.config.splits[choice.split].timeouts;
-        let upstream = &view.splits[choice.split].versions[choice.version].upstreams[endpoint];
-        let mut is_resent = false;
-        let failed = loop {
-            let reused = if is_resent { None } else { upstream.checkout() };
-            let is_reused = reused.is_some();
-            let mut lease = match reused {
-                Some(lease) => lease,
-                None => match upstream.dial(timeouts.connect).await {
-                    Ok(lease) => lease,
-                    Err(error) => break dial_error(&error),
-                },
-            };
-            let begun = if is_reused { exchange.started() } else { Instant::now() };
-            let deadlines = Deadlines::new(begun, exchange, timeouts);
-            match send(&mut lease, outgoing, &deadlines).await {
-                Ok(head) => return Ok(Answer { head, lease, is_odd: false, deadline: deadlines.for_body() }),
-                // The idle connection was closed under our hands: the next one, or a new one.
-                Err(Failed::Unsent) if is_reused => {}
-                Err(Failed::Unsent) => break ProxyError::Connect,
-                // Closed while the request was on its way: once more on a new connection, on nobody's books.
-                Err(Failed::Sent(ProxyError::Reset))
-                    if is_reused && !exchange.endpoint_is_cut() && outgoing.restore(exchange) =>
-                {
-                    is_resent = true;
-                }
-                Err(Failed::Sent(why)) => {
-                    let why = if exchange.endpoint_is_cut() { ProxyError::Cut } else { why };
-                    exchange.attempt_failed(why);
-                    return Err(why);
-                }
-            }
+        let (why, is_over) = match at_endpoint(&upstreams[endpoint], timeouts, exchange, outgoing).await {
+            Ok(answer) => return Ok(answer),
+            Err(Failed::Unsent(why)) => (why, why != ProxyError::Connect),
+            Err(Failed::Sent(_)) if exchange.endpoint_is_cut() => (ProxyError::Cut, true),
+            Err(Failed::Sent(why)) => (why, true),
         };
-        exchange.attempt_failed(failed);
+        exchange.attempt_failed(why);
         attempts += 1;
         tried |= 1u64.checked_shl(endpoint as u32).unwrap_or(0);
-        let another = view.splits[choice.split].versions[choice.version].upstreams.len() > attempts as usize;
-        if failed != ProxyError::Connect || attempts >= CONNECT_ATTEMPTS || !another {
-            return Err(failed);
+        if is_over || attempts >= CONNECT_ATTEMPTS.min(upstreams.len()) {
+            return Err(why);
+        }
+    }
+}
+
+/// One endpoint: over an idle connection if there is one, else over a new one.
+async fn at_endpoint(
+    upstream: &Rc<Upstream<RequestBody>>,
+    timeouts: &UpstreamTimeouts,
+    exchange: &Exchange,
+    outgoing: &mut Outgoing,
+) -> Result<Answer, Failed> {
+    let mut is_resent = false;
+    loop {
+        let reused = if is_resent { None } else { upstream.checkout() };
+        let is_reused = reused.is_some();
+        let mut lease = match reused {
+            Some(lease) => lease,
+            None => upstream.dial(timeouts.connect).await.map_err(|error| Failed::Unsent(dial_error(&error)))?,
+        };
+        let begun = if is_reused { exchange.started() } else { Instant::now() };
+        let deadlines = Deadlines::new(begun, exchange, timeouts);
+        match send(&mut lease, outgoing, &deadlines).await {
+            Ok(head) => return Ok(Answer { head, lease, is_odd: false, deadline: deadlines.for_body() }),
+            // The idle connection was closed under our hands: the next one, or a new one.
+            Err(Failed::Unsent(_)) if is_reused => {}
+            // Closed while the request was on its way: once more on a new connection, on nobody's books.
+            Err(Failed::Sent(ProxyError::Reset))
+                if is_reused && !exchange.endpoint_is_cut() && outgoing.restore(exchange) =>
+            {
+                is_resent = true;
+            }
+            Err(failed) => return Err(failed),
         }
     }
 }
@@ -206,7 +211,7 @@ fn dial_error(error: &DialError) -> ProxyError {
 
 enum Failed {
     /// Nothing was written; the request is back in its place.
-    Unsent,
+    Unsent(ProxyError),
     Sent(ProxyError),
 }
 
@@ -224,7 +229,11 @@ async fn send(
     };
     answer.map_err(|mut error| {
         outgoing.request = error.take_message();
-        if outgoing.request.is_some() { Failed::Unsent } else { Failed::Sent(sent_error(error.error())) }
+        if outgoing.request.is_some() {
+            Failed::Unsent(ProxyError::Connect)
+        } else {
+            Failed::Sent(sent_error(error.error()))
+        }
     })
 }
 

@@ -153,7 +153,7 @@ pub fn demo(seconds: Option<u64>) -> ExitCode {
             running.stop();
         })
     };
-    match demo::run(&demo::Options { seconds }, std::io::stdout(), start) {
+    match demo::run(&demo::Options { seconds, signals: true }, std::io::stdout(), start) {
         Ok(_) => Exit::Done.into(),
         Err(error) => {
             eprint_line(&format!("error: {error}"));

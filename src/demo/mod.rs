@@ -26,6 +26,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(3);
 pub struct Options {
     /// End by itself after so many seconds; else on Ctrl-C.
     pub seconds: Option<u64>,
+    /// End on Ctrl-C and SIGTERM.
+    pub signals: bool,
 }
 
 /// Why there was no demo.
@@ -69,7 +71,7 @@ where
     let ports = Ports::find()?;
     let folder = Folder::new(&ports, v1, v2).map_err(DemoError::Folder)?;
     let file = folder.file();
-    let end = end(options.seconds);
+    let end = end(options);
     let stop = blocking(move || start(file)).await.and_then(|started| started).map_err(DemoError::Proxy)?;
     // A reader that has gone away (`weir demo | head`) ends the demo as Ctrl-C does.
     let shown = out.write_all(introduction(&ports, &folder).as_bytes()).and_then(|()| out.flush());
@@ -121,10 +123,11 @@ fn say(out: &mut impl Write, text: &str) -> io::Result<()> {
 }
 
 /// Ctrl-C, SIGTERM, or the time asked for. Listens from the call on.
-fn end(seconds: Option<u64>) -> impl Future<Output = ()> {
+fn end(options: &Options) -> impl Future<Output = ()> + use<> {
     use tokio::signal::unix::{SignalKind, signal};
-    let terminate = signal(SignalKind::terminate());
-    let interrupt = signal(SignalKind::interrupt());
+    let seconds = options.seconds;
+    let listen = |kind| if options.signals { signal(kind).ok() } else { None };
+    let (terminate, interrupt) = (listen(SignalKind::terminate()), listen(SignalKind::interrupt()));
     async move {
         let time = async {
             match seconds {
@@ -132,7 +135,7 @@ fn end(seconds: Option<u64>) -> impl Future<Output = ()> {
                 None => std::future::pending().await,
             }
         };
-        let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else { return time.await };
+        let (Some(mut terminate), Some(mut interrupt)) = (terminate, interrupt) else { return time.await };
         tokio::select! {
             () = time => {}
             _ = terminate.recv() => {}

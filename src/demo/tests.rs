@@ -66,7 +66,7 @@ fn clients_are_answered_by_both_versions_and_nothing_is_left_behind() {
         Ok(move || note.send("stopped".into()).unwrap())
     };
     let out = Shared::default();
-    let totals = run(&Options { seconds: Some(60) }, out.clone(), start).unwrap();
+    let totals = run(&Options { seconds: Some(60), signals: false }, out.clone(), start).unwrap();
     assert_eq!(totals.versions.keys().collect::<Vec<_>>(), ["v1", "v2"]);
     assert!(totals.versions.values().all(|t| t.requests > 0), "{totals}");
     assert_eq!((totals.by_proxy, totals.unanswered, totals.versions["v1"].errors), (0, 0, 0), "{totals}");

@@ -56,7 +56,7 @@ impl Settle {
             self.pending = Some(Pending { since: now, seen, seen_at: now });
             return Step::LookAt(now + AGREE);
         };
-        if pending.seen != seen {
+        if !seen.rests_since(&pending.seen) {
             (pending.seen, pending.seen_at) = (seen, now);
         }
         let agreed = now >= pending.seen_at + AGREE && (!lost || now >= pending.since + GONE);
@@ -99,7 +99,7 @@ mod tests {
 
     impl Sight {
         fn renamed(&self) -> Self {
-            Self(self.0.values().map(|seen| ("f".into(), seen.clone())).collect())
+            Self { seen: self.seen.values().map(|seen| ("f".into(), seen.clone())).collect(), ..Self::default() }
         }
     }
 

@@ -7,6 +7,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
@@ -14,9 +15,22 @@ use sha2::{Digest, Sha256};
 /// As in faults.md 3.3: nothing larger is a configuration.
 const MOST_BYTES: u64 = 8 << 20;
 
-/// One moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sight(pub(super) BTreeMap<PathBuf, Seen>);
+/// One moment. Two are equal if they hold the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sight {
+    pub(super) seen: BTreeMap<PathBuf, Seen>,
+    /// When each file was last written. Not what has changed, but whether somebody is at it: a file that is emptied and
+    /// written again and again is found empty more than once.
+    pub(super) written: Vec<Option<SystemTime>>,
+}
+
+impl PartialEq for Sight {
+    fn eq(&self, other: &Self) -> bool {
+        self.seen == other.seen
+    }
+}
+
+impl Eq for Sight {}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
@@ -29,15 +43,21 @@ pub(super) enum Seen {
 impl Sight {
     /// Reads everything. Blocking, but never for ever on a FIFO.
     pub(super) fn of(files: &[PathBuf], folders: &[PathBuf]) -> Self {
+        let written = files.iter().map(|path| fs::metadata(path).and_then(|m| m.modified()).ok()).collect();
         let files = files.iter().map(|path| (path.clone(), Seen::new(digest_file(path))));
         let folders = folders.iter().map(|path| (path.clone(), Seen::new(digest_folder(path))));
-        Self(folders.chain(files).collect())
+        Self { seen: folders.chain(files).collect(), written }
+    }
+
+    /// The same as `before`, and not written to in between.
+    pub(super) fn rests_since(&self, before: &Self) -> bool {
+        self == before && self.written == before.written
     }
 
     /// Something that could be read in `before` cannot be read now.
     pub(super) fn has_lost(&self, before: &Self) -> bool {
         let usable = |(path, seen): (&PathBuf, &Seen)| matches!(seen, Seen::Content(_)).then(|| path.clone());
-        before.0.iter().filter_map(usable).any(|path| matches!(self.0.get(&path), Some(Seen::Unusable(_))))
+        before.seen.iter().filter_map(usable).any(|path| matches!(self.seen.get(&path), Some(Seen::Unusable(_))))
     }
 }
 

@@ -67,7 +67,7 @@ async fn wait_until_wanted(reloads: &ReloadHandle) -> Result<(), Gone> {
 
 async fn hand_on(taken: Taken, rested: bool, settle: &mut Settle, reloads: &ReloadHandle) -> Result<(), Gone> {
     let Taken { before, loaded, after } = taken;
-    let moving = !rested || before != after;
+    let moving = !rested || !after.rests_since(&before);
     if moving && !settle.counts(Instant::now(), loaded.config.is_ok()) {
         // The next look goes on from what is there now.
         settle.step(Instant::now(), after);
@@ -76,7 +76,7 @@ async fn hand_on(taken: Taken, rested: bool, settle: &mut Settle, reloads: &Relo
     }
     // If it moved meanwhile nobody knows which of the two was loaded: neither may count as seen, or a change back to it
     // would go unnoticed.
-    settle.taken(if before == after { before } else { Sight::default() });
+    settle.taken(if after.rests_since(&before) { before } else { Sight::default() });
     reloads.take(loaded).await.map(drop)
 }
 

@@ -6,7 +6,8 @@
 //!
 //! | floor | rooms | in one word |
 //! |---|---|---|
-//! | 7 | [`app`], `main` | wiring |
+//! | 8 | `main` | arguments in, exit code out |
+//! | 7 | [`app`] | wiring |
 //! | 6 | [`admin`], [`cli`], [`demo`] | outside voices: operators, scripts, newcomers |
 //! | 5 | [`proxy`], [`reload`] | workers; strangers to one another |
 //! | 4 | [`state`] | the snapshot and its one write path |

@@ -7,8 +7,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
@@ -21,7 +21,6 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use crate::model::Instant;
-use crate::pool::Endpoint;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +57,7 @@ struct Idle<B> {
 /// See the file's head.
 #[derive(Debug)]
 pub struct Upstream<B> {
-    endpoint: Arc<Endpoint>,
+    address: SocketAddr,
     idle: RefCell<Vec<Idle<B>>>,
     live: RefCell<Slab<AbortHandle>>,
     idle_cap: Cell<usize>,
@@ -79,18 +78,14 @@ pub struct Lease<B> {
 
 impl<B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static> Upstream<B> {
     /// No connection yet. `idle_cap` is this worker's part of `pool.idle_per_endpoint`.
-    pub fn new(endpoint: Arc<Endpoint>, idle_cap: usize, idle_for: Option<Duration>) -> Self {
+    pub fn new(address: SocketAddr, idle_cap: usize, idle_for: Option<Duration>) -> Self {
         Self {
-            endpoint,
+            address,
             idle: RefCell::new(Vec::new()),
             live: RefCell::new(Slab::new()),
             idle_cap: Cell::new(idle_cap),
             idle_for: Cell::new(idle_for),
         }
-    }
-
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
     }
 
     /// Takes over the limits of a new configuration.
@@ -115,7 +110,7 @@ impl<B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> 
     /// # Errors
     /// `DialError` when none can be had within `limit`.
     pub async fn dial(self: &Rc<Self>, limit: Option<Duration>) -> Result<Lease<B>, DialError> {
-        let connect = TcpStream::connect(self.endpoint.address());
+        let connect = TcpStream::connect(self.address);
         let stream = match limit {
             Some(limit) => tokio::time::timeout(limit, connect).await.map_err(|_| DialError::Timeout)?,
             None => connect.await,
@@ -144,20 +139,19 @@ impl<B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> 
 
     fn put_idle(&self, sender: SendRequest<B>, task: AbortHandle) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() >= self.idle_cap.get() || self.endpoint.is_draining() {
-            return drop(idle);
+        if idle.len() < self.idle_cap.get() {
+            idle.push(Idle { sender, task, since: None });
         }
-        idle.push(Idle { sender, task, since: None });
     }
 
-    /// Closes idle connections that are too old, all of them if the endpoint drains, and every connection if the
-    /// drain's deadline has cut it. Called by the worker's tick.
-    pub fn tidy(&self, now: Instant) {
-        if self.endpoint.is_cut() {
-            let live: Vec<_> = self.live.borrow_mut().drain().collect();
-            live.into_iter().for_each(|task| task.abort());
-        }
-        let draining = self.endpoint.is_draining();
+    /// Ends every connection, whatever it is doing.
+    pub fn cut(&self) {
+        let live: Vec<_> = self.live.borrow_mut().drain().collect();
+        live.into_iter().for_each(|task| task.abort());
+    }
+
+    /// Closes idle connections that are too old, or all of them if the endpoint drains. Called by the worker's tick.
+    pub fn tidy(&self, now: Instant, draining: bool) {
         let limit = self.idle_for.get();
         let old = |i: &mut Idle<B>| {
             let idle_for = now - *i.since.get_or_insert(now);
@@ -220,7 +214,7 @@ struct Live<B> {
 impl<B> Drop for Live<B> {
     fn drop(&mut self) {
         if let Some(upstream) = self.upstream.upgrade() {
-            // While `tidy` cuts, it holds the slab and has emptied it already.
+            // While `cut` is at work, it holds the slab and has emptied it already.
             if let Ok(mut live) = upstream.live.try_borrow_mut() {
                 live.try_remove(self.key);
             }

@@ -27,7 +27,8 @@ use crate::telemetry::{AccessLog, Cells, Format};
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
 type SnapshotCache = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
-type Upstreams = HashMap<*const Endpoint, Rc<Upstream<RequestBody>>>;
+/// By the endpoint's address in memory, which it keeps for as long as it is in here.
+type Upstreams = HashMap<*const Endpoint, (Arc<Endpoint>, Rc<Upstream<RequestBody>>)>;
 
 /// See the file's head.
 pub(super) struct Worker {
@@ -98,8 +99,8 @@ impl Worker {
         idle_for: Option<Duration>,
     ) -> Rc<Upstream<RequestBody>> {
         let mut upstreams = self.upstreams.borrow_mut();
-        let new = || Rc::new(Upstream::new(endpoint.clone(), idle_cap, idle_for));
-        let upstream = upstreams.entry(Arc::as_ptr(endpoint)).or_insert_with(new).clone();
+        let new = || (endpoint.clone(), Rc::new(Upstream::new(endpoint.address(), idle_cap, idle_for)));
+        let upstream = upstreams.entry(Arc::as_ptr(endpoint)).or_insert_with(new).1.clone();
         upstream.set_limits(idle_cap, idle_for);
         upstream
     }
@@ -173,8 +174,11 @@ impl Worker {
     fn tidy_upstreams(&self) {
         let now = self.clock.now();
         // Held by nobody but this map: the endpoint has left the view and its last exchange is over.
-        self.upstreams.borrow_mut().retain(|_, upstream| {
-            upstream.tidy(now);
+        self.upstreams.borrow_mut().retain(|_, (endpoint, upstream)| {
+            if endpoint.is_cut() {
+                upstream.cut();
+            }
+            upstream.tidy(now, endpoint.is_draining());
             Rc::strong_count(upstream) > 1
         });
     }

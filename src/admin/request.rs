@@ -15,6 +15,7 @@ use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::{BAD_JSON, BAD_REQUEST, Problem, REVISION_CHANGED};
+use crate::config::durations;
 use crate::model::{Actor, Revision, Source};
 
 /// Parts of the path.
@@ -285,7 +286,7 @@ fn parse_tag(tag: &str) -> Option<Option<Revision>> {
 /// # Errors
 /// `bad-request` naming the parameter, when it is no duration or outside `min..=max`.
 pub(super) fn duration(name: &str, text: &str, min: Duration, max: Duration) -> Result<Duration, Problem> {
-    let parsed = parse_duration(text).filter(|d| (min..=max).contains(d));
+    let parsed = durations::parse(text).ok().filter(|d| (min..=max).contains(d));
     parsed.ok_or_else(|| {
         let range = format!("from {}s to {}s", min.as_secs(), max.as_secs());
         Problem::new(
@@ -293,26 +294,6 @@ pub(super) fn duration(name: &str, text: &str, min: Duration, max: Duration) -> 
             format!("`{name}` is a duration like `30s`, {range}; not `{}`", text.escape_default()),
         )
     })
-}
-
-fn parse_duration(text: &str) -> Option<Duration> {
-    let (mut rest, mut sum) = (text, Duration::ZERO);
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let number: u32 = rest[..digits].parse().ok()?;
-        let tail = &rest[digits..];
-        let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
-        let unit = match &tail[..unit_end] {
-            "ms" => Duration::from_millis(1),
-            "s" => Duration::from_secs(1),
-            "m" => Duration::from_secs(60),
-            "h" => Duration::from_secs(3600),
-            _ => return None,
-        };
-        sum = sum.checked_add(unit.checked_mul(number)?)?;
-        rest = &tail[unit_end..];
-    }
-    (!text.is_empty()).then_some(sum)
 }
 
 #[cfg(test)]

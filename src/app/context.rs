@@ -68,7 +68,7 @@ async fn reload_for(reloads: ReloadHandle, store: Arc<Store>, load: reload::Load
         return rehearsal.await.unwrap_or_else(|e| ReloadResult::Failed(e.to_string()));
     }
     match reloads.reload(ask.by, Source::Api).await {
-        Ok(outcome) => result(outcome.result, reloads.status().borrow().running.clone(), &store),
+        Ok(outcome) => result(outcome.result, &store),
         Err(Gone) => ReloadResult::Failed(Gone.to_string()),
     }
 }
@@ -106,7 +106,7 @@ fn rehearse(store: &Store, load: &reload::Loader, ask: ReloadAsk) -> ReloadResul
     }
 }
 
-fn result(result: reload::ReloadResult, _running: Arc<config::Config>, store: &Store) -> ReloadResult {
+fn result(result: reload::ReloadResult, store: &Store) -> ReloadResult {
     let now = store.snapshot();
     match result {
         reload::ReloadResult::Applied { revision, changed, persisted, held, diagnostics, .. } => {

@@ -9,6 +9,8 @@ use std::time::Duration;
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::durations;
+
 use super::shares::Part;
 
 /// A Layer-7 reverse proxy for shipping new versions without anybody noticing
@@ -314,24 +316,10 @@ fn file() -> impl TypedValueParser<Value = PathBuf> {
 
 /// `250ms`, `10s`, `1h30m`; a bare number is an error, as in the file.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a duration; write it as in 250ms, 10s or 1h30m");
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let number: u32 = rest[..digits].parse().map_err(|_| wrong())?;
-        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |i| digits + i);
-        let unit = match &rest[digits..unit_end] {
-            "ms" => Duration::from_millis(1),
-            "s" => Duration::from_secs(1),
-            "m" => Duration::from_secs(60),
-            "h" => Duration::from_secs(3600),
-            _ => return Err(wrong()),
-        };
-        total += unit * number;
-        rest = &rest[unit_end..];
+    match durations::parse(text) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err(format!("`{text}` is not a duration; write it as in 250ms, 10s or 1h30m")),
     }
-    if total.is_zero() { Err(wrong()) } else { Ok(total) }
 }
 
 #[cfg(test)]
@@ -406,7 +394,8 @@ mod tests {
     fn durations_have_units() {
         assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        for bad in ["", "10", "s", "10 s", "-1s", "0s", "99999999999s", "1s2", "1d", "1é"] {
+        assert_eq!(duration("1d"), Ok(Duration::from_secs(86_400)), "every unit the file knows");
+        for bad in ["", "10", "s", "10 s", "-1s", "0s", "99999999999s", "1s2", "1y", "1é"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }

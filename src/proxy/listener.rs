@@ -124,7 +124,7 @@ impl Socket {
     fn spawn(&self, worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
         if stream.set_nodelay(true).is_ok() {
             let local = (self.name.borrow().clone(), self.address.port());
-            tokio::task::spawn_local(connection::serve(worker.clone(), stream, local, peer, permit));
+            tokio::task::spawn_local(connection::serve(worker.clone(), stream.into(), local, peer, permit));
         }
     }
 }

@@ -5,11 +5,15 @@
 //! gets exactly one outcome and one entry in the books (`exchange`).
 
 mod body;
+mod client;
+mod client_io;
 mod clock;
 mod connection;
 mod error;
 mod exchange;
 mod headers;
+mod http1;
+mod http2;
 mod listener;
 mod outgoing;
 mod plane;

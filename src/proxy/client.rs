@@ -51,6 +51,8 @@ pub(super) struct Client {
     pub(super) listener: ListenerName,
     pub(super) local_port: u16,
     pub(super) cell: Arc<ListenerCell>,
+    /// What it says about where its requests come from is believed (`trusted_proxies`).
+    pub(super) is_trusted: bool,
     /// Over TLS.
     pub(super) is_secure: Cell<bool>,
     /// `None` until it is known.
@@ -177,12 +179,17 @@ impl Registered {
         address: SocketAddr,
     ) -> Option<Self> {
         let cell = worker.cells.listener(worker.index, &listener);
+        let view = worker.view();
+        let trusted = view.listener(&listener).map(|(_, l)| &l.trusted_proxies);
+        let ip = address.ip().to_canonical();
+        let is_trusted = trusted.is_some_and(|t| t.networks.iter().any(|n| n.contains(&ip)));
         let client = Rc::new(Client {
             address,
             address_text: address.ip().to_canonical().to_string().parse().ok()?,
             listener,
             local_port,
             cell,
+            is_trusted,
             is_secure: Cell::new(false),
             protocol: Cell::new(None),
             blocked: Cell::new(None),

@@ -1,20 +1,21 @@
 //! What a client asks for, made into what the endpoint gets.
 //!
 //! Invariants: one host and one path, both in a form that can be read in one way only, are matched and forwarded; a
-//! request that may be sent a second time (idempotent, RFC 9110 section 9.2.2, and without a body) has a spare head,
-//! taken before our own fields are added because that is the cheaper moment.
+//! request that may be sent a second time has a spare head, taken before our own fields are added because that is the
+//! cheaper moment.
 
 use std::rc::Rc;
 
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header, uri};
-use hyper::body::Body as _;
 
-use super::body::{RequestBody, Upload};
 use super::client::Client;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::headers;
+use super::upload::{RequestBody, Upload};
 use super::view::View;
+use crate::config::HeaderEdits;
 use crate::net::body::Received;
 use crate::routing::{Query, normal_host, normal_path};
 
@@ -22,52 +23,81 @@ use crate::routing::{Query, normal_host, normal_path};
 pub(super) struct Outgoing {
     /// Taken while it is being sent; back if nothing of it was.
     pub(super) request: Option<Request<RequestBody>>,
+    method: Method,
+    upload: Option<Rc<Upload>>,
     spare: Option<Spare>,
 }
 
+/// A head as the client sent it, but for host and path.
 struct Spare {
-    method: Method,
     uri: Uri,
-    /// As the client sent them.
     headers: HeaderMap,
     received: Version,
     host: HeaderValue,
+    edits: HeaderEdits,
 }
 
 impl Outgoing {
+    /// `is_kept`: its method may be sent again whatever the body.
+    ///
     /// # Errors
     /// When the target cannot be written in origin form.
-    pub(super) fn new(request: Request<Received>, target: Target, exchange: &Exchange) -> Result<Self, ProxyError> {
-        let (mut parts, body) = request.into_parts();
+    pub(super) fn new(
+        mut parts: Parts,
+        upload: Option<Rc<Upload>>,
+        target: Target,
+        exchange: &Exchange,
+        (edits, is_kept): (&HeaderEdits, bool),
+    ) -> Result<Self, ProxyError> {
         let received = std::mem::replace(&mut parts.version, Version::HTTP_11);
         if target.uri.authority().is_some() {
             parts.headers.insert(header::HOST, target.host.clone());
         }
         let host = target.host.clone();
         parts.uri = target.forwarded_uri()?;
-        let is_repeatable = parts.method.is_idempotent() && body.is_end_stream();
+        let is_repeatable = is_kept || upload.is_none() && parts.method.is_idempotent();
         let spare = is_repeatable.then(|| Spare {
-            method: parts.method.clone(),
             uri: parts.uri.clone(),
             headers: parts.headers.clone(),
             received,
             host: host.clone(),
+            edits: edits.clone(),
         });
         headers::prepare_request(&mut parts.headers, received, exchange.forwarded(&host));
-        Ok(Self { request: Some(Request::from_parts(parts, RequestBody::new(body))), spare })
+        headers::edit(&mut parts.headers, edits);
+        parts.extensions.clear();
+        let method = parts.method.clone();
+        let body = upload.as_ref().map(Upload::reader).unwrap_or_default();
+        Ok(Self { request: Some(Request::from_parts(parts, body)), method, upload, spare })
     }
 
-    /// How far its upload has come; none if it has no body.
-    pub(super) fn upload(&self) -> Option<&Rc<Upload>> {
-        self.request.as_ref().and_then(|r| r.body().upload())
+    pub(super) fn method(&self) -> &Method {
+        &self.method
     }
 
-    /// Makes a request that was lost ready to be sent once more; false if it must not be.
-    pub(super) fn restore(&mut self, exchange: &Exchange) -> bool {
-        let Some(mut spare) = self.spare.take() else { return false };
-        headers::prepare_request(&mut spare.headers, spare.received, exchange.forwarded(&spare.host));
-        let mut request = Request::new(RequestBody::none());
-        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (spare.method, spare.uri, spare.headers);
+    /// It can be sent (again) as a whole.
+    pub(super) fn is_replayable(&self) -> bool {
+        let whole = || self.upload.as_ref().is_none_or(|u| u.is_replayable());
+        self.request.is_some() || self.spare.is_some() && whole()
+    }
+
+    /// Makes a request that was lost on an idle connection ready to be sent once more; false if it must not be.
+    pub(super) fn resend(&mut self, exchange: &Exchange) -> bool {
+        self.method.is_idempotent() && self.is_replayable() && self.make_ready(exchange)
+    }
+
+    /// Ready to be sent, from the spare if it was sent before; false if it cannot be.
+    pub(super) fn make_ready(&mut self, exchange: &Exchange) -> bool {
+        if self.request.is_some() {
+            return true;
+        }
+        let Some(spare) = self.spare.as_ref().filter(|_| self.is_replayable()) else { return false };
+        let mut headers = spare.headers.clone();
+        headers::prepare_request(&mut headers, spare.received, exchange.forwarded(&spare.host));
+        headers::edit(&mut headers, &spare.edits);
+        let mut request = Request::new(self.upload.as_ref().map(Upload::reader).unwrap_or_default());
+        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
+            (self.method.clone(), spare.uri.clone(), headers);
         self.request = Some(request);
         true
     }
@@ -86,7 +116,7 @@ impl Target {
     /// Refuses what could be read in two ways (faults.md 1.2).
     pub(super) fn of(request: &Request<Received>) -> Result<Self, ProxyError> {
         if request.method() == http::Method::CONNECT {
-            return Err(ProxyError::BadRequest("CONNECT is not proxied"));
+            return Err(ProxyError::NotImplemented("CONNECT is not proxied"));
         }
         let (host, uri) = (authority(request)?, request.uri().clone());
         // `OPTIONS *` asks about the server as a whole; it is matched as `/` and goes on as it is.
@@ -96,7 +126,8 @@ impl Target {
         Ok(Self { host, path, uri })
     }
 
-    fn path(&self) -> &str {
+    /// In normal form.
+    pub(super) fn path(&self) -> &str {
         match &self.path {
             Some(path) => path,
             None if self.uri.path() == "*" => "/",
@@ -104,11 +135,21 @@ impl Target {
         }
     }
 
-    pub(super) fn route(&self, view: &View, client: &Client, method: &str) -> Result<usize, ProxyError> {
+    /// Without its question mark.
+    pub(super) fn query(&self) -> Option<&str> {
+        self.uri.query()
+    }
+
+    /// The host as a URL has it, without port.
+    pub(super) fn host_without_port(&self) -> std::borrow::Cow<'_, str> {
+        self.host.to_str().ok().and_then(|host| normal_host(host).ok()).unwrap_or_default()
+    }
+
+    pub(super) fn route(&self, view: &View, client: &Client, request: &Request<Received>) -> Result<usize, ProxyError> {
         const NO_HOST: ProxyError = ProxyError::BadRequest("Host is not a host name");
         let host = normal_host(self.host.to_str().map_err(|_| NO_HOST)?).map_err(|_| NO_HOST)?;
         let listener = view.listener(&client.listener).map(|(index, _)| index);
-        let query = Query { listener, host: &host, path: self.path(), method };
+        let query = Query { listener, host: &host, path: self.path(), method: request.method().as_str() };
         view.snapshot.routes.find(&query).ok_or(ProxyError::NoRoute)
     }
 

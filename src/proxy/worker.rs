@@ -13,10 +13,11 @@ use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use slab::Slab;
 
-use super::body::RequestBody;
 use super::client::{Client, Phase};
 use super::clock::Clock;
 use super::connection::GRACE;
+use super::stall::Stalls;
+use super::upload::RequestBody;
 use super::view::View;
 use crate::model::Instant;
 use crate::net::upstream::Upstream;
@@ -40,6 +41,7 @@ pub(super) struct Worker {
     pub(super) access: AccessLog,
     pub(super) rng: RefCell<fastrand::Rng>,
     pub(super) clock: Rc<Clock>,
+    pub(super) stalls: Rc<Stalls>,
     snapshot: RefCell<SnapshotCache>,
     view: RefCell<Option<Rc<View>>>,
     upstreams: RefCell<Upstreams>,
@@ -56,13 +58,15 @@ impl Worker {
         cells: Arc<Cells>,
         access: AccessLog,
     ) -> Rc<Self> {
+        let clock = Rc::new(Clock::new());
         let worker = Self {
             index,
             of,
             cells,
             access,
             rng: RefCell::new(fastrand::Rng::new()),
-            clock: Rc::new(Clock::new()),
+            stalls: Stalls::new(clock.clone()),
+            clock,
             snapshot: RefCell::new(Cache::new(shared)),
             view: RefCell::new(None),
             upstreams: RefCell::default(),
@@ -147,6 +151,7 @@ impl Worker {
     fn tick(&self) {
         self.clock.tick();
         let view = self.view();
+        self.stalls.look();
         self.tidy_clients(&view);
         self.tidy_upstreams();
         self.access.flush();
@@ -158,7 +163,13 @@ impl Worker {
         for (_, client) in self.clients.borrow().iter() {
             let closing = client.closing().or(self.closing.get());
             match client.phase() {
-                Phase::Busy => {}
+                Phase::Busy => {
+                    let Some(since) = client.blocked.get() else { continue };
+                    let body = view.listener(&client.listener).and_then(|(_, l)| l.timeouts.body);
+                    if over(since, body) {
+                        client.abort();
+                    }
+                }
                 Phase::Idle if closing.is_some_and(|at| now.duration_since(at) >= GRACE) => client.finish(),
                 phase => {
                     let Some((_, listener)) = view.listener(&client.listener) else { continue };

@@ -6,9 +6,11 @@
 mod deck;
 mod host;
 mod path;
+mod redirect;
 mod table;
 
 pub use deck::{Deck, Shares};
 pub use host::{BadHost, normal_host};
 pub use path::{BadPath, normal_path};
+pub use redirect::location;
 pub use table::{Destination, Query, RouteTable, RouteTarget};

@@ -78,10 +78,8 @@ impl Group {
             Some(PathMatch::Prefix(prefix)) => push_in_order(self.prefix.entry(prefix.clone()).or_default(), rule),
             None => push_in_order(self.prefix.entry(String::new()).or_default(), rule),
             Some(PathMatch::Regex(pattern)) => {
-                if let Ok(regex) = Regex::new(pattern) {
-                    let at = self.regex.partition_point(|(_, r)| before(r, &rule));
-                    self.regex.insert(at, (regex, rule));
-                }
+                let at = self.regex.partition_point(|(_, r)| before(r, &rule));
+                self.regex.insert(at, (pattern.0.clone(), rule));
             }
         }
     }
@@ -190,6 +188,7 @@ fn listeners(config: &Config, route: &Route) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Pattern;
 
     /// Name, host, path, methods.
     type Row<'a> = (&'a str, Option<&'a str>, Option<PathMatch>, &'a [&'a str]);
@@ -230,7 +229,7 @@ mod tests {
             ("wild", Some("*.example.com"), None, &[]),
             ("longer-wild", Some("*.eu.example.com"), None, &[]),
             ("host", Some("shop.example.com"), None, &[]),
-            ("regex", Some("shop.example.com"), Some(PathMatch::Regex("^/v[12]/".into())), &[]),
+            ("regex", Some("shop.example.com"), Some(PathMatch::Regex(Pattern(Regex::new("^/v[12]/").unwrap()))), &[]),
             ("prefix", Some("shop.example.com"), prefix("/cart"), &[]),
             ("longer-prefix", Some("shop.example.com"), prefix("/cart/items/"), &[]),
             ("exact", Some("shop.example.com"), exact("/cart"), &[]),

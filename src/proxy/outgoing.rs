@@ -15,7 +15,7 @@ use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::headers;
 use super::view::View;
-use crate::routing::{Query, normal_host, normal_path};
+use crate::routing::{Found, Query, normal_host, normal_path};
 
 /// A request on its way to an endpoint, and what it takes to send it again.
 pub(super) struct Outgoing {
@@ -103,11 +103,13 @@ impl Target {
         }
     }
 
-    pub(super) fn route(&self, view: &View, client: &Client, method: &str) -> Result<usize, ProxyError> {
+    pub(super) fn route(&self, view: &View, client: &Client, request: &Request<Incoming>) -> Result<Found, ProxyError> {
         const NO_HOST: ProxyError = ProxyError::BadRequest("Host is not a host name");
         let host = normal_host(self.host.to_str().map_err(|_| NO_HOST)?).map_err(|_| NO_HOST)?;
         let listener = view.listener(&client.listener).map(|(index, _)| index);
-        let query = Query { listener, host: &host, path: self.path(), method };
+        let (method, headers) = (request.method().as_str(), request.headers());
+        let (query, client) = (self.uri.query(), Some(client.address.ip()));
+        let query = Query { listener, host: &host, path: self.path(), method, headers, query, client };
         view.snapshot.routes.find(&query).ok_or(ProxyError::NoRoute)
     }
 

@@ -77,7 +77,7 @@ async fn forward(
     request: Request<Incoming>,
 ) -> Result<Answer, ProxyError> {
     let target = Target::of(&request)?;
-    let route = target.route(view, client, request.method().as_str())?;
+    let route = target.route(view, client, &request)?.route;
     exchange.routed(route);
     let mut outgoing = Outgoing::new(request, target, exchange)?;
     exchange.uploads(outgoing.upload());

@@ -2,11 +2,13 @@
 //!
 //! Invariant: loading the text gives the same `Config` again.
 
+mod routes;
+
 use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::{Config, HostMatch, Level, Listener, LogFormat, Match, PathMatch, Route, Split, Version, durations, sizes};
+use super::{Config, Level, Listener, LogFormat, Split, Version, durations, sizes};
 
 /// TOML text for `GET /config`.
 pub fn effective(config: &Config) -> String {
@@ -18,7 +20,7 @@ pub fn effective(config: &Config) -> String {
         table([("delay", time(config.shutdown.delay)), ("timeout", time(config.shutdown.timeout))]),
     );
     root.insert("listeners".into(), named(&config.listeners, |l| (l.name.as_str(), listener(l))));
-    root.insert("routes".into(), Value::Array(config.routes.iter().map(route).collect()));
+    root.insert("routes".into(), Value::Array(config.routes.iter().map(routes::route).collect()));
     root.insert("splits".into(), named(&config.splits, |s| (s.name.as_str(), split(s))));
     root.insert("admin".into(), admin(config));
     root.insert("telemetry".into(), telemetry(config));
@@ -62,37 +64,6 @@ fn listener(l: &Listener) -> Value {
     ];
     let timeouts = [("header", limit(l.timeouts.header)), ("idle", limit(l.timeouts.idle))];
     table([("bind", texts(&l.bind)), ("limits", table(limits)), ("timeouts", table(timeouts))])
-}
-
-fn route(r: &Route) -> Value {
-    let mut entries = vec![("name", text(r.name.as_str()))];
-    if !r.listeners.is_empty() {
-        entries.push(("listeners", texts(&r.listeners)));
-    }
-    if !r.matches.is_empty() {
-        entries.push(("match", Value::Array(r.matches.iter().map(one_match).collect())));
-    }
-    entries.push(("split", text(r.split().map_or("", |s| s.as_str()))));
-    table(entries)
-}
-
-fn one_match(m: &Match) -> Value {
-    let mut entries = Vec::new();
-    match &m.host {
-        Some(HostMatch::Exact(name)) => entries.push(("host", text(name))),
-        Some(HostMatch::Suffix(suffix)) => entries.push(("host", text(&format!("*{suffix}")))),
-        None => {}
-    }
-    match &m.path {
-        Some(PathMatch::Exact(path)) => entries.push(("path", text(path))),
-        Some(PathMatch::Prefix(path)) => entries.push(("path_prefix", text(if path.is_empty() { "/" } else { path }))),
-        Some(PathMatch::Regex(pattern)) => entries.push(("path_regex", text(pattern))),
-        None => {}
-    }
-    if !m.methods.is_empty() {
-        entries.push(("method", texts(&m.methods)));
-    }
-    table(entries)
 }
 
 fn split(s: &Split) -> Value {

@@ -12,8 +12,7 @@ use crate::config::{Redirect, Respond};
 use crate::routing::location;
 
 /// Every request to https on this port; the method stays (308).
-pub(super) fn to_https(target: &Target, port: u16, date: &HeaderValue) -> Response<Body> {
-    let host = target.host_without_port();
+pub(super) fn to_https(host: &str, target: &Target, port: u16, date: &HeaderValue) -> Response<Body> {
     let base = if port == 443 { format!("https://{host}") } else { format!("https://{host}:{port}") };
     elsewhere(
         StatusCode::PERMANENT_REDIRECT,

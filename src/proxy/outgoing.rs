@@ -4,20 +4,19 @@
 //! request that may be sent a second time has a spare head, taken before our own fields are added because that is the
 //! cheaper moment.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header, uri};
 
-use super::client::Client;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::headers;
 use super::upload::{RequestBody, Upload};
-use super::view::View;
 use crate::config::HeaderEdits;
 use crate::net::body::Received;
-use crate::routing::{Query, normal_host, normal_path};
+use crate::routing::{normal_host, normal_path, strip_prefix};
 
 /// A request on its way to an endpoint, and what it takes to send it again.
 pub(super) struct Outgoing {
@@ -26,6 +25,15 @@ pub(super) struct Outgoing {
     method: Method,
     upload: Option<Rc<Upload>>,
     spare: Option<Spare>,
+}
+
+/// What the route and its split say about it.
+pub(super) struct Plan<'a> {
+    /// Length of the prefix to be cut off the path.
+    pub(super) prefix: usize,
+    pub(super) edits: &'a HeaderEdits,
+    /// Its method may be sent again whatever the body.
+    pub(super) may_repeat: bool,
 }
 
 /// A head as the client sent it, but for host and path.
@@ -38,8 +46,6 @@ struct Spare {
 }
 
 impl Outgoing {
-    /// `is_kept`: its method may be sent again whatever the body.
-    ///
     /// # Errors
     /// When the target cannot be written in origin form.
     pub(super) fn new(
@@ -47,24 +53,24 @@ impl Outgoing {
         upload: Option<Rc<Upload>>,
         target: Target,
         exchange: &Exchange,
-        (edits, is_kept): (&HeaderEdits, bool),
+        plan: &Plan<'_>,
     ) -> Result<Self, ProxyError> {
         let received = std::mem::replace(&mut parts.version, Version::HTTP_11);
         if target.uri.authority().is_some() {
             parts.headers.insert(header::HOST, target.host.clone());
         }
         let host = target.host.clone();
-        parts.uri = target.forwarded_uri()?;
-        let is_repeatable = is_kept || upload.is_none() && parts.method.is_idempotent();
+        parts.uri = target.forwarded_uri(plan.prefix)?;
+        let is_repeatable = plan.may_repeat || upload.is_none() && parts.method.is_idempotent();
         let spare = is_repeatable.then(|| Spare {
             uri: parts.uri.clone(),
             headers: parts.headers.clone(),
             received,
             host: host.clone(),
-            edits: edits.clone(),
+            edits: plan.edits.clone(),
         });
         headers::prepare_request(&mut parts.headers, received, exchange.forwarded(&host));
-        headers::edit(&mut parts.headers, edits);
+        headers::edit(&mut parts.headers, plan.edits);
         parts.extensions.clear();
         let method = parts.method.clone();
         let body = upload.as_ref().map(Upload::reader).unwrap_or_default();
@@ -140,32 +146,33 @@ impl Target {
         self.uri.query()
     }
 
-    /// The host as a URL has it, without port.
-    pub(super) fn host_without_port(&self) -> std::borrow::Cow<'_, str> {
-        self.host.to_str().ok().and_then(|host| normal_host(host).ok()).unwrap_or_default()
-    }
-
-    pub(super) fn route(&self, view: &View, client: &Client, request: &Request<Received>) -> Result<usize, ProxyError> {
+    /// The host as it is matched: lower case, without port and final dot.
+    pub(super) fn name(&self) -> Result<Cow<'_, str>, ProxyError> {
         const NO_HOST: ProxyError = ProxyError::BadRequest("Host is not a host name");
-        let host = normal_host(self.host.to_str().map_err(|_| NO_HOST)?).map_err(|_| NO_HOST)?;
-        let listener = view.listener(&client.listener).map(|(index, _)| index);
-        let query = Query { listener, host: &host, path: self.path(), method: request.method().as_str() };
-        view.snapshot.routes.find(&query).ok_or(ProxyError::NoRoute)
+        normal_host(self.host.to_str().map_err(|_| NO_HOST)?).map_err(|_| NO_HOST)
     }
 
-    /// Origin form (RFC 9112 section 3.2.1), with the path that was matched.
-    fn forwarded_uri(self) -> Result<Uri, ProxyError> {
-        if self.uri.authority().is_none() && self.path.is_none() {
+    /// Origin form (RFC 9112 section 3.2.1), with the path that was matched, less a prefix that is cut off.
+    fn forwarded_uri(self, prefix: usize) -> Result<Uri, ProxyError> {
+        if self.uri.authority().is_none() && self.path.is_none() && prefix == 0 {
             return Ok(self.uri);
         }
         let unreadable = |_| ProxyError::BadRequest("the target can be read in two ways");
-        let target = match (self.path, self.uri.query()) {
-            (Some(path), Some(query)) => uri::PathAndQuery::try_from(format!("{path}?{query}")).map_err(unreadable)?,
-            (Some(path), None) => uri::PathAndQuery::try_from(path).map_err(unreadable)?,
-            (None, _) => self.uri.path_and_query().cloned().unwrap_or_else(|| uri::PathAndQuery::from_static("/")),
+        let path = match (&self.path, prefix) {
+            (None, 0) => return Ok(Uri::from(self.uri.path_and_query().cloned().unwrap_or_else(root))),
+            (_, 0) => self.path(),
+            _ => strip_prefix(self.path(), prefix),
+        };
+        let target = match self.uri.query() {
+            Some(query) => uri::PathAndQuery::try_from(format!("{path}?{query}")).map_err(unreadable)?,
+            None => uri::PathAndQuery::try_from(path).map_err(unreadable)?,
         };
         Ok(Uri::from(target))
     }
+}
+
+fn root() -> uri::PathAndQuery {
+    uri::PathAndQuery::from_static("/")
 }
 
 /// The one host a request names: the target's authority wins over `Host` (RFC 9112 section 3.2.2).

@@ -3,14 +3,20 @@
 //! Invariants: host and path are compared in one normal form, and that form is what is forwarded; of all routes that
 //! match, the most specific wins whatever the order in the file (surface.md section 4).
 
+mod cookie;
 mod deck;
 mod host;
+mod matcher;
+mod parameter;
 mod path;
 mod redirect;
 mod table;
 
+pub use cookie::{cookie, cookies};
 pub use deck::{Deck, Shares};
 pub use host::{BadHost, normal_host};
-pub use path::{BadPath, normal_path};
+pub use matcher::fits;
+pub use parameter::parameter;
+pub use path::{BadPath, normal_path, strip_prefix};
 pub use redirect::location;
-pub use table::{Destination, Query, RouteTable, RouteTarget};
+pub use table::{Destination, Found, Query, RouteTable, RouteTarget};

@@ -3,11 +3,17 @@
 //! Every section goes on after a problem, leaving out what is wrong; `Config` is thrown away by the caller if the
 //! report has an error. So a function here may return something incomplete, if it has reported why.
 
+mod actions;
 mod address;
+mod conditions;
+mod edits;
 mod listeners;
 mod matches;
+mod network;
 mod process;
 pub use process::state_dir;
+mod rate_limits;
+mod redirects;
 mod routes;
 mod splits;
 
@@ -73,6 +79,13 @@ impl Context<'_> {
     fn problem_at_key(&mut self, code: Code, path: &Path, message: impl Into<String>) -> &mut Diagnostic {
         let place = self.tree.key_place_of(path);
         self.push(code, path, message.into(), place)
+    }
+
+    /// A problem with the value at a path, what stands at its caret, and what to do.
+    fn tell(&mut self, code: Code, path: &Path, message: String, label: &str, help: &str) -> &mut Diagnostic {
+        let problem = self.problem(code, path, message);
+        (problem.label, problem.help) = (Some(label.into()), Some(help.into()));
+        problem
     }
 
     fn push(&mut self, code: Code, path: &Path, message: String, place: Option<Place>) -> &mut Diagnostic {

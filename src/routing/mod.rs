@@ -5,10 +5,14 @@
 
 mod deck;
 mod host;
+mod owners;
 mod path;
+mod sticky;
 mod table;
 
 pub use deck::{Deck, Shares};
 pub use host::{BadHost, normal_host};
+pub use owners::Owners;
 pub use path::{BadPath, normal_path};
+pub use sticky::{BUCKETS, Bucket, bucket_of, bucket_of_ip, parse_cookie, pick_by_bucket, set_cookie};
 pub use table::{Destination, Query, RouteTable, RouteTarget};

@@ -40,7 +40,9 @@ impl Owners {
         let mut gainers: VecDeque<(u32, usize)> = due.iter().map(wanted).filter(|(_, n)| *n > 0).collect();
         for (owner, mut buckets) in held {
             let keeps = due.get(&owner).copied().unwrap_or(0);
-            while buckets.len() > keeps && let Some((gainer, wants)) = gainers.front_mut() {
+            while buckets.len() > keeps
+                && let Some((gainer, wants)) = gainers.front_mut()
+            {
                 let bucket = if *gainer > owner { buckets.pop_back() } else { buckets.pop_front() };
                 bucket.into_iter().for_each(|b| table[b] = *gainer);
                 *wants -= 1;
@@ -80,7 +82,11 @@ impl Owners {
     /// Each owner's buckets, ascending.
     fn held(&self) -> BTreeMap<u32, VecDeque<usize>> {
         let mut held = BTreeMap::<u32, VecDeque<usize>>::new();
-        self.0.iter().enumerate().for_each(|(bucket, owner)| held.entry(*owner).or_default().push_back(bucket));
+        let mut from = 0;
+        for run in self.0.chunk_by(|a, b| a == b) {
+            held.entry(run[0]).or_default().extend(from..from + run.len());
+            from += run.len();
+        }
         held
     }
 }

@@ -3,12 +3,13 @@
 //! Invariant: loading the text gives the same `Config` again.
 
 mod routes;
+mod splits;
 
 use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::{Config, Level, Listener, LogFormat, Split, Version, durations, sizes};
+use super::{Config, Level, Listener, LogFormat, OnUnavailable, Split, Version, durations, sizes};
 
 /// TOML text for `GET /config`.
 pub fn effective(config: &Config) -> String {
@@ -67,28 +68,38 @@ fn listener(l: &Listener) -> Value {
 }
 
 fn split(s: &Split) -> Value {
-    let timeouts = [
-        ("connect", limit(s.timeouts.connect)),
-        ("first_byte", limit(s.timeouts.first_byte)),
-        ("total", limit(s.timeouts.total)),
-        ("idle", limit(s.timeouts.idle)),
-    ];
     let pool = [
         ("idle_per_endpoint", integer(s.pool.idle_per_endpoint)),
         ("max_in_flight", Value::Integer(s.pool.max_in_flight.into())),
     ];
-    table([
+    let drain = [("timeout", time(s.drain.timeout)), ("upgraded_timeout", time(s.drain.upgraded_timeout))];
+    let mut entries = vec![
         ("stable", text(s.stable.as_str())),
         ("expose_version", s.expose_version.into()),
-        ("timeouts", table(timeouts)),
-        ("drain", table([("timeout", time(s.drain.timeout))])),
+        ("on_unavailable", text(splits::unavailable(&s.on_unavailable))),
+        ("timeouts", splits::timeouts(&s.timeouts)),
+        ("retries", splits::retries(&s.retries)),
+        ("drain", table(drain)),
         ("pool", table(pool)),
-        ("versions", named(&s.versions, |v| (v.name.as_str(), version(v)))),
-    ])
+    ];
+    entries.extend(s.sticky.as_ref().map(|sticky| ("sticky", splits::sticky(sticky))));
+    if let OnUnavailable::Hold(hold) = &s.on_unavailable {
+        entries.push(("hold", splits::hold(hold)));
+    }
+    entries.push(("versions", named(&s.versions, |v| (v.name.as_str(), version(v)))));
+    if !s.rules.is_empty() {
+        entries.push(("rules", Value::Array(s.rules.iter().map(|r| splits::rule(r, s)).collect())));
+    }
+    table(entries)
 }
 
 fn version(v: &Version) -> Value {
-    table([("weight", Value::Integer(v.weight.value().into())), ("endpoints", texts(&v.endpoints))])
+    table([
+        ("weight", Value::Integer(v.weight.value().into())),
+        ("endpoints", texts(&v.endpoints)),
+        ("protocol", text(splits::protocol(v.protocol))),
+        ("host", text(splits::host(v.host))),
+    ])
 }
 
 fn admin(config: &Config) -> Value {

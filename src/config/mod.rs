@@ -29,6 +29,8 @@ mod types;
 mod tests;
 #[cfg(test)]
 mod tests_routes;
+#[cfg(test)]
+mod tests_splits;
 
 pub use effective::effective;
 pub use error::{Code, Diagnostic, Place, Position, Report, Severity, Source};

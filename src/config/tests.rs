@@ -58,7 +58,7 @@ fn the_sample_of_the_reference_is_printed_exactly() {
 7 | v2 = { wieght = 10, endpoints = ["127.0.0.1:9002"] }
   |        ^^^^^^ did you mean `weight`?
   |
-  = help: keys allowed here: weight, endpoints, dns_refresh, protocol, tls, health
+  = help: keys allowed here: weight, endpoints, dns_refresh, protocol, host, tls, health
 weir.toml: 1 error, 0 warnings; the configuration was not loaded
 "#;
     let report = check(&text).report;
@@ -75,12 +75,12 @@ weir.toml: 1 error, 0 warnings; the configuration was not loaded
             "end_line": 7,
             "end_column": 14,
             "key": "splits.shop.versions.v2.wieght",
-            "help": "did you mean `weight`? keys allowed here: weight, endpoints, dns_refresh, protocol, tls, health",
+            "help": "did you mean `weight`? keys allowed here: weight, endpoints, dns_refresh, protocol, host, tls, health",
         }])
     );
     let github = "::error file=weir.toml,line=7,endLine=7,col=8,endColumn=14,title=unknown-key::unknown key `wieght` in \
                   version `v2` of split `shop`; did you mean `weight`? keys allowed here: weight, endpoints, \
-                  dns_refresh, protocol, tls, health\n";
+                  dns_refresh, protocol, host, tls, health\n";
     assert_eq!(report.github(), github);
     let coloured = report.text(true);
     assert!(coloured.contains("\u{1b}[") && coloured.contains("wieght"), "{coloured}");
@@ -209,23 +209,15 @@ fn what_is_not_built_yet_is_named_with_its_full_key() {
         (listener("timeouts = { body = \"30s\" }"), "listeners.web.timeouts.body"),
         (with("127.0.0.1:8080", "unix:/run/weir.sock"), "listeners.web.bind"),
         (with("127.0.0.1:8080", "systemd:web"), "listeners.web.bind"),
-        (and("[defaults.retries]\nattempts = 1"), "defaults.retries"),
-        (and("[defaults.timeouts]\nstall = \"0s\""), "defaults.timeouts.stall"),
         (split("weigh_by = \"endpoints\""), "splits.shop.weigh_by"),
         (split("balance = \"round_robin\""), "splits.shop.balance"),
-        (split("sticky = { by = \"cookie\" }"), "splits.shop.sticky"),
-        (split("on_unavailable = \"spill\""), "splits.shop.on_unavailable"),
-        (split("retries = {}"), "splits.shop.retries"),
         (split("health = { path = \"/\" }"), "splits.shop.health"),
         (split("eject = {}"), "splits.shop.eject"),
         (split("drain = { slow_start = \"1s\" }"), "splits.shop.drain.slow_start"),
-        (split("drain = { upgraded_timeout = \"1h\" }"), "splits.shop.drain.upgraded_timeout"),
         (split("pool = { queue = 0 }"), "splits.shop.pool.queue"),
-        (split("rules = []"), "splits.shop.rules"),
         (split("mirror = {}"), "splits.shop.mirror"),
         (split("rollout = {}"), "splits.shop.rollout"),
         (version("dns_refresh = \"1s\""), "splits.shop.versions.v2.dns_refresh"),
-        (version("protocol = \"http2\""), "splits.shop.versions.v2.protocol"),
         (version("tls = {}"), "splits.shop.versions.v2.tls"),
         (version("health = {}"), "splits.shop.versions.v2.health"),
         (with("127.0.0.1:9002", "shop.internal:9000"), "splits.shop.versions.v2.endpoints[0]"),
@@ -260,7 +252,7 @@ split = "shpo"
 colour = "red"
 [splits.shop]
 stable = "v9"
-retries = { attempts = 2 }
+eject = { errors = 2 }
 [splits.shop.versions]
 v1 = { weight = "90", endpoints = ["127.0.0.1:9001"] }
 "#;
@@ -271,7 +263,7 @@ v1 = { weight = "90", endpoints = ["127.0.0.1:9001"] }
         "unknown-name 6:9 routes[0].split",
         "unknown-key 7:1 routes[0].colour",
         "unknown-name 9:10 splits.shop.stable",
-        "not-yet 10:1 splits.shop.retries",
+        "not-yet 10:1 splits.shop.eject",
         "wrong-type 12:17 splits.shop.versions.v1.weight",
     ];
     assert_eq!(problems(text), expected);
@@ -311,7 +303,7 @@ fn defaults_are_those_of_the_reference() {
         idle: Some(secs(60)),
     };
     assert_eq!(split.timeouts, timeouts);
-    assert_eq!(split.drain, Drain { timeout: secs(30) });
+    assert_eq!(split.drain, Drain { timeout: secs(30), upgraded_timeout: secs(3600) });
     assert_eq!(split.pool, PoolLimits { idle_per_endpoint: 64, max_in_flight: 1024 });
     assert_eq!(split.stable.as_str(), "v1");
     assert_eq!(split.weights().to_string(), "v1 90, v2 10");
@@ -422,7 +414,7 @@ fn every_example_loads_without_a_complaint() {
         names.push(path.file_stem().unwrap().to_string_lossy().into_owned());
     }
     names.sort();
-    assert_eq!(names, ["ab", "blue-green", "canary", "minimal", "rolling", "routes"]);
+    assert_eq!(names, ["ab", "blue-green", "canary", "minimal", "rescue", "rolling", "routes"]);
 }
 
 #[test]

@@ -10,11 +10,15 @@ use std::time::Duration;
 
 use super::book::Kept;
 use super::plan::Plan;
+use super::rules::rules;
 use super::{Coin, Snapshot, SplitState, VersionState};
 use crate::config::{Config, Split, Version};
 use crate::model::{Instant, SplitName};
 use crate::pool::{Endpoint, EndpointKey, Pool, Registry};
-use crate::routing::RouteTable;
+use crate::routing::{Owners, RouteTable};
+
+/// The tag of a split that no rollout has moved.
+const NO_ROLLOUT: &str = "0";
 
 /// Where the endpoints of a pool come from.
 pub(super) type Lookup<'a> = &'a dyn Fn(&EndpointKey) -> Arc<Endpoint>;
@@ -66,11 +70,22 @@ fn split_state(plan: &Plan, split: &Split, old: Option<&SplitState>, endpoint: L
         weights: kept.weights().clone(),
         versions: split.versions.iter().map(version).collect(),
         coin: Coin(kept.coin.iter().map(|(i, _, w)| (*i, *w)).collect()),
+        owners: owners(&kept, split),
+        rollout_tag: NO_ROLLOUT.into(),
+        rules: rules(split, &kept),
+        retry_budget: old.map(|old| old.retry_budget.clone()).unwrap_or_default(),
+        holding: old.map(|old| old.holding.clone()).unwrap_or_default(),
         file_weights: kept.file_weights,
         override_: kept.override_,
         stable: kept.stable,
         previous_stable: kept.previous_stable,
     }
+}
+
+/// Nobody owns anything while no version takes requests: the bucket of a draining version is not its any more.
+fn owners(kept: &Kept, split: &Split) -> Option<Arc<Owners>> {
+    let kept = kept.owners.as_ref().filter(|_| !kept.coin.is_empty())?;
+    kept.table(split).map(Arc::new)
 }
 
 fn pool(split: &Split, version: &Version, old: Option<&SplitState>, endpoint: Lookup<'_>) -> Arc<Pool> {

@@ -14,8 +14,11 @@ mod process;
 pub use process::state_dir;
 mod rate_limits;
 mod redirects;
+mod retries;
 mod routes;
+mod rules;
 mod splits;
+mod sticky;
 
 use std::path::Path as FsPath;
 
@@ -135,6 +138,10 @@ fn inherit_defaults(root: &mut Value) {
     for split in splits.values_mut().filter_map(Value::as_object_mut) {
         for (key, inherited) in &defaults {
             let own = split.entry(key.clone()).or_insert_with(|| Value::Object(Map::new()));
+            if key == "sticky" && kind_of_sticky(own) != kind_of_sticky(inherited) && own.get("by").is_some() {
+                // A cookie's name and life mean nothing for another kind of stickiness.
+                continue;
+            }
             if let (Value::Object(own), Value::Object(inherited)) = (own, inherited) {
                 for (k, v) in inherited {
                     own.entry(k.clone()).or_insert_with(|| v.clone());
@@ -142,4 +149,8 @@ fn inherit_defaults(root: &mut Value) {
             }
         }
     }
+}
+
+fn kind_of_sticky(table: &Value) -> &str {
+    table.get("by").and_then(Value::as_str).unwrap_or("cookie")
 }

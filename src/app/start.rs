@@ -55,7 +55,10 @@ pub(super) fn world(options: &Options) -> Result<World, StartError> {
     flusher.register(&config);
     let access = AccessWriter::start(io::stdout()).map_err(internal)?;
     let logs = access_logs(&access, &config);
-    let plane = Arc::new(DataPlane::start(Parts { snapshot: store.shared(), cells, access: logs }).map_err(internal)?);
+    let plane = Arc::new(
+        DataPlane::start(Parts { snapshot: store.shared(), swapped: store.swapped(), cells, access: logs })
+            .map_err(internal)?,
+    );
     let listeners = listeners(&plane, &config, &loaded)?;
     let load = loader(options.config.clone());
     let effective: reload::Effective = Arc::new(config::effective);

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::Response;
+use http::{HeaderValue, Response};
 use http_body_util::BodyExt as _;
 use tokio::time::Sleep;
 
@@ -21,14 +21,16 @@ use super::service::Early;
 use super::upload::{Broken, RequestBody};
 use super::view::View;
 use super::worker::Worker;
-use crate::config::{Split, UpstreamTimeouts};
+use crate::config::{OnUnavailable, Split, UpstreamTimeouts};
 use crate::model::Instant;
 use crate::net::body::Received;
 use crate::net::upstream::{DialError, Lease, Upstream};
-use crate::pool::{Claim, Unavailable};
+use crate::pool::{Claim, RetryPermit, Unavailable, WaitingGuard};
 
 /// How much of an answer that nobody wants is read to keep its connection, and for how long.
 const DISCARD_BYTES: usize = 64 << 10;
+/// How often a request that waits for an endpoint tries one.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// The head of an endpoint's answer, and what its body still needs.
@@ -60,6 +62,9 @@ pub(super) struct Trip<'a> {
     was_sent: bool,
     /// Of the first attempt, which is claimed together with the choice.
     claimed: Option<(usize, Claim)>,
+    permit: Option<RetryPermit>,
+    /// Waiting, and until when.
+    held: Option<(WaitingGuard, Instant)>,
 }
 
 impl<'a> Trip<'a> {
@@ -86,7 +91,7 @@ impl<'a> Trip<'a> {
             }
             exchange.chosen(&view, choice, picked);
             let (at, stage) = (choice.version, Stage::Own);
-            let (tried, spent, retried, was_sent) = (0, 0, 0, false);
+            let (tried, spent, retried, was_sent, permit, held) = (0, 0, 0, false, None, None);
             return Ok(Self {
                 worker,
                 early,
@@ -100,8 +105,15 @@ impl<'a> Trip<'a> {
                 retried,
                 was_sent,
                 claimed,
+                permit,
+                held,
             });
         }
+    }
+
+    /// `Set-Cookie`, if the client is to remember its bucket.
+    pub(super) fn cookie(&self, is_secure: bool) -> Option<HeaderValue> {
+        self.selector.cookie(&self.view, self.choice.split, is_secure)
     }
 
     /// Tries until there is an answer, or nothing more to try.
@@ -121,6 +133,8 @@ impl<'a> Trip<'a> {
                     exchange.answer_dropped(answer.head.status());
                     discard(answer);
                 }
+                // While it waits the same failure is told once.
+                (Failure::Unsent(_), None) if self.held.is_some() => {}
                 (Failure::Unsent(why) | Failure::Sent(why), None) => exchange.attempt_failed(why),
                 (Failure::Status(_), None) => {}
             }
@@ -134,7 +148,13 @@ impl<'a> Trip<'a> {
     /// Prepares for the next attempt; false if there is to be none.
     async fn follow(&mut self, next: Next, exchange: &mut Exchange) -> bool {
         match next {
-            Next::Retry { .. } => self.retried += 1,
+            Next::Retry { within_budget } => {
+                if within_budget && !self.take_permit() {
+                    return false;
+                }
+                self.retried += 1;
+            }
+            Next::Hold => return self.hold(exchange).await,
             Next::Rescue => {
                 let Some(stable) = self.stable() else { return false };
                 (self.at, self.stage, self.tried) = (stable, Stage::Rescue, 0);
@@ -146,9 +166,56 @@ impl<'a> Trip<'a> {
                 (self.at, self.stage, self.tried) = (other, Stage::Spill, 0);
                 exchange.spills();
             }
-            Next::Hold | Next::GiveUp => return false,
+            Next::GiveUp => return false,
         }
         true
+    }
+
+    /// Within the budget of retries in flight (amendments.md 1.4).
+    fn take_permit(&mut self) -> bool {
+        if self.permit.is_none() {
+            let state = &self.view.splits[self.choice.split].state;
+            self.permit = state.retry_budget.try_take(state.in_flight(), self.split().retries.budget);
+        }
+        self.permit.is_some()
+    }
+
+    /// Waits for a new snapshot or a moment, then tries whatever the choice is by then; false when waiting is over.
+    async fn hold(&mut self, exchange: &mut Exchange) -> bool {
+        let OnUnavailable::Hold(hold) = self.split().on_unavailable.clone() else { return false };
+        if self.held.is_none() {
+            let guard = self.view.splits[self.choice.split].state.holding.enter(hold.requests);
+            self.held = guard.map(|guard| (guard, Instant::now() + hold.timeout));
+        }
+        let Some((_, until)) = &self.held else { return false };
+        let swapped = self.worker.swapped.clone();
+        let swapped = swapped.notified();
+        let (until, again) = (*until, Instant::now() + LOOK_AGAIN);
+        exchange.waits();
+        if until <= Instant::now() {
+            return false;
+        }
+        // A swap that came before `notified` is seen by the view below.
+        if Rc::ptr_eq(&self.worker.view(), &self.view) {
+            tokio::select! {
+                () = swapped => {}
+                () = tokio::time::sleep_until(until.min(again)) => {}
+            }
+        }
+        self.choose_again();
+        true
+    }
+
+    fn choose_again(&mut self) {
+        let now = self.worker.view();
+        let route = self.choice.route;
+        (self.tried, self.retried) = (0, 0);
+        if Rc::ptr_eq(&now, &self.view) || !same_route(&now, &self.view, route) {
+            return;
+        }
+        if let Some((choice, _)) = self.selector.choose(self.worker, &now, route) {
+            (self.at, self.choice, self.view) = (choice.version, choice, now);
+        }
     }
 
     fn split(&self) -> &Split {

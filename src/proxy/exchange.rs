@@ -4,6 +4,7 @@
 //! chosen with its first attempt's outcome, whoever answered in the end (amendments.md 1.5); every failed attempt counts
 //! for the version that failed; a client that goes away counts, but not as bad (analysis.md section 3).
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::choose::{Choice, Picked};
 use super::client::{Client, Protocol};
 use super::error::{CLIENT_GONE, ProxyError};
 use super::grpc;
-use super::headers::Forwarded;
+use super::headers::{self, Forwarded};
 use super::request_id::RequestId;
 use super::upload::Upload;
 use super::view::{VersionView, View};
@@ -58,6 +59,7 @@ pub(super) struct Exchange {
     view: Rc<View>,
     started: Instant,
     client: Rc<Client>,
+    client_ip: IpAddr,
     pub(super) request_id: RequestId,
     head: Option<Box<Head>>,
     route: Option<usize>,
@@ -65,6 +67,8 @@ pub(super) struct Exchange {
     /// The version of the present attempt; another one than the choice's after a spill or a rescue.
     at: usize,
     picked: Picked,
+    /// Such traffic counts in no analysis.
+    is_by_rule: bool,
     claim: Option<Claim>,
     attempts: u32,
     /// The first attempt's, once another one has followed.
@@ -92,6 +96,7 @@ impl Exchange {
             worker,
             view,
             started: Instant::now(),
+            client_ip: client.address.ip().to_canonical(),
             client,
             request_id,
             head,
@@ -99,6 +104,7 @@ impl Exchange {
             choice: None,
             at: 0,
             picked: Picked::Weight,
+            is_by_rule: false,
             claim: None,
             attempts: 0,
             first: None,
@@ -119,6 +125,18 @@ impl Exchange {
 
     pub(super) fn client(&self) -> &Rc<Client> {
         &self.client
+    }
+
+    /// Takes the client's address from what the trusted proxies before us say.
+    pub(super) fn believe(&mut self, headers: &http::HeaderMap) {
+        let Some((_, listener)) = self.view.listener(&self.client.listener) else { return };
+        let trusted = |ip| listener.trusted_proxies.networks.iter().any(|n| n.contains(&ip));
+        self.client_ip = headers::client_ip(headers, self.client_ip, trusted);
+    }
+
+    /// The client's address, for matches and limits.
+    pub(super) fn client_ip(&self) -> Option<IpAddr> {
+        Some(self.client_ip)
     }
 
     /// What the endpoint is told about the client, who asked for `host`.
@@ -144,6 +162,7 @@ impl Exchange {
             self.choice = Some(choice);
             self.at = choice.version;
             self.picked = picked;
+            self.is_by_rule = matches!(picked, Picked::Rule(_));
         }
     }
 
@@ -174,6 +193,11 @@ impl Exchange {
             version.cell.spill();
         }
         self.picked = Picked::Spill;
+    }
+
+    /// Nobody could be asked: what follows is a first attempt still.
+    pub(super) fn waits(&mut self) {
+        self.attempts = 0;
     }
 
     /// The chosen version has failed: stable gets its chance.
@@ -310,7 +334,7 @@ impl Exchange {
         route.requests[choice.version].count(own.code);
         route.responses.iter().for_each(|r| r.count(last.code));
         let version = &self.view.splits[choice.split].versions[choice.version];
-        let cell = if self.picked.is_rule() { &version.rule_cell } else { &version.cell };
+        let cell = if self.is_by_rule { &version.rule_cell } else { &version.cell };
         cell.finish(&Finish {
             latency: own.latency,
             first_byte: self.first_byte,
@@ -332,7 +356,7 @@ impl Exchange {
             ts: self.worker.wall_clock(self.started),
             request_id: self.request_id.as_str(),
             trace_id: head.traceparent.as_ref().and_then(|v| v.to_str().ok()).and_then(|v| v.get(3..35)),
-            client: self.client.address.ip(),
+            client: self.client_ip,
             method: head.method.as_str(),
             host: head.host.to_str().unwrap_or_default(),
             path: head.uri.path(),

@@ -26,8 +26,10 @@ mod request_id;
 mod retry;
 mod service;
 mod stall;
+mod tunnel;
 mod upload;
 mod view;
+mod websocket;
 mod worker;
 
 pub use plane::{DataPlane, Parts};

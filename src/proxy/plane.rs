@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::listener::{Limit, Socket, accept};
-use super::worker::{TICK, Worker};
+use super::worker::{Shared, TICK, Worker};
 use crate::model::{Instant, ListenerName};
 use crate::net::listen::{Done, ListenerCommand};
 use crate::state::Snapshot;
@@ -45,6 +45,8 @@ type Limits = Arc<Mutex<HashMap<ListenerName, Arc<Limit>>>>;
 #[derive(Debug)]
 pub struct Parts {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Woken after every swap of it.
+    pub swapped: Arc<Notify>,
     pub cells: Arc<Cells>,
     /// One per worker.
     pub access: Vec<AccessLog>,
@@ -68,7 +70,9 @@ impl DataPlane {
         let limits = Limits::default();
         for (index, access) in parts.access.into_iter().enumerate() {
             let (commands, inbox) = mpsc::unbounded_channel();
-            let (snapshot, cells, limits) = (parts.snapshot.clone(), parts.cells.clone(), limits.clone());
+            let shared =
+                Shared { snapshot: parts.snapshot.clone(), swapped: parts.swapped.clone(), cells: parts.cells.clone() };
+            let limits = limits.clone();
             let runtime = || {
                 tokio::runtime::Builder::new_current_thread()
                     .enable_all()
@@ -79,7 +83,7 @@ impl DataPlane {
             let run = move || match runtime() {
                 Ok(runtime) => {
                     let _ = ready.send(Ok(()));
-                    runtime.block_on(run(Worker::new(index, of, snapshot, cells, access), limits, inbox));
+                    runtime.block_on(run(Worker::new(index, of, shared, access), limits, inbox));
                 }
                 Err(error) => drop(ready.send(Err(error))),
             };

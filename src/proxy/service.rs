@@ -16,15 +16,17 @@ use super::choose::Selector;
 use super::client::{Busy, Client};
 use super::error::{Asked, ProxyError};
 use super::exchange::{Exchange, Head};
-use super::outgoing::{Outgoing, Target};
+use super::outgoing::{Outgoing, Plan, Target};
 use super::request_id::RequestId;
 use super::stall::Stall;
 use super::upload::{Bounds, Upload};
 use super::view::View;
 use super::worker::Worker;
 use super::{grpc, headers, local};
-use crate::config::{Action, Route, Split};
+use crate::config::{Action, RateKey, Route, Split};
+use crate::model::Instant;
 use crate::net::body::Received;
+use crate::routing::{Found, Query};
 
 /// Where 1xx answers go.
 pub(super) enum Early {
@@ -79,6 +81,9 @@ fn open(worker: &Rc<Worker>, view: &Rc<View>, client: &Rc<Client>, request: &Req
     let head = view.logs_access().then(|| Box::new(access_head(request)));
     let mut exchange = Exchange::new(worker.clone(), view.clone(), client.clone(), request_id, head);
     exchange.is_grpc = grpc::is_grpc(request.headers());
+    if client.is_trusted {
+        exchange.believe(request.headers());
+    }
     exchange
 }
 
@@ -89,33 +94,83 @@ async fn reply(
     exchange: &mut Exchange,
     request: Request<Received>,
 ) -> Result<Reply, ProxyError> {
-    let client = exchange.client().clone();
-    let target = Target::of(&request)?;
-    let listener = view.listener(&client.listener).map(|(_, listener)| listener);
+    let (found, selector, target) = match find(worker, view, exchange, &request)? {
+        Wanted::Here(answer) => return Ok(Reply::Local(answer)),
+        Wanted::Split(found, selector, target) => (found, selector, target),
+    };
+    let route = &view.snapshot.config.routes[found.route];
+    let mut trip = Trip::start(worker, early, view, found.route, selector, exchange)?;
+    let mut outgoing = prepare(worker, view, (route, found.prefix), exchange, request, target)?;
+    let mut answer = trip.go(exchange, &mut outgoing).await?;
+    finish_head(worker, route, exchange, &mut answer)?;
+    if let Some(cookie) = trip.cookie(exchange.client().is_secure.get()) {
+        answer.head.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    Ok(Reply::Upstream(answer))
+}
+
+/// What a request has come to.
+enum Wanted {
+    /// An answer of ours, as the file says.
+    Here(Response<Body>),
+    Split(Found, Selector, Target),
+}
+
+/// Finds the route, and what of the request decides its version.
+fn find(
+    worker: &Rc<Worker>,
+    view: &View,
+    exchange: &mut Exchange,
+    request: &Request<Received>,
+) -> Result<Wanted, ProxyError> {
+    let target = Target::of(request)?;
+    let (name, date) = (target.name()?, worker.clock.date());
+    let (index, listener) = view.listener(&exchange.client().listener).unzip();
     if let Some(port) = listener.and_then(|l| l.redirect_https) {
-        return Ok(Reply::Local(local::to_https(&target, port, &worker.clock.date())));
+        return Ok(Wanted::Here(local::to_https(&name, &target, port, &date)));
     }
-    let index = target.route(view, &client, &request)?;
-    exchange.routed(index);
-    let route = &view.snapshot.config.routes[index];
-    match &route.action {
-        Action::Redirect(redirect) => Ok(Reply::Local(local::redirect(redirect, &target, &worker.clock.date()))),
-        Action::Respond(respond) => Ok(Reply::Local(local::respond(respond, &worker.clock.date()))),
-        Action::Split { .. } => {
-            let mut trip = Trip::start(worker, early, view, index, Selector::default(), exchange)?;
-            let mut outgoing = prepare(worker, view, route, exchange, request, target)?;
-            let mut answer = trip.go(exchange, &mut outgoing).await?;
-            finish_head(worker, route, exchange, &mut answer)?;
-            Ok(Reply::Upstream(answer))
+    let query = Query {
+        listener: index,
+        host: &name,
+        path: target.path(),
+        method: request.method().as_str(),
+        headers: request.headers(),
+        query: target.query(),
+        client: exchange.client_ip(),
+    };
+    let found = view.snapshot.routes.find(&query).ok_or(ProxyError::NoRoute)?;
+    exchange.routed(found.route);
+    limit_rate(view, found.route, &query)?;
+    let route = &view.snapshot.config.routes[found.route];
+    Ok(match (&route.action, view.snapshot.routes.targets()[found.route].split()) {
+        (Action::Redirect(redirect), _) => Wanted::Here(local::redirect(redirect, &target, &date)),
+        (Action::Respond(respond), _) => Wanted::Here(local::respond(respond, &date)),
+        (Action::Split { strip_prefix, .. }, Some(split)) => {
+            let selector = Selector::of(worker, view, split, &query);
+            let found = Found { prefix: if *strip_prefix { found.prefix } else { 0 }, ..found };
+            drop(name);
+            Wanted::Split(found, selector, target)
         }
-    }
+        (Action::Split { .. }, None) => return Err(ProxyError::NoRoute),
+    })
+}
+
+fn limit_rate(view: &View, route: usize, query: &Query<'_>) -> Result<(), ProxyError> {
+    let Some(limiter) = &view.snapshot.limiters[route] else { return Ok(()) };
+    let key = match &limiter.limit().per {
+        RateKey::Route => 0,
+        RateKey::ClientIp => limiter.key(query.client),
+        RateKey::Header(name) => limiter.key(query.headers.get(name).map(HeaderValue::as_bytes)),
+    };
+    let later = |after: std::time::Duration| ProxyError::RateLimited(after.as_secs_f64().ceil().max(1.0) as u64);
+    limiter.take(key, Instant::now()).map_err(later)
 }
 
 /// Makes the request into what the endpoint gets.
 fn prepare(
     worker: &Rc<Worker>,
     view: &View,
-    route: &Route,
+    (route, prefix): (&Route, usize),
     exchange: &mut Exchange,
     request: Request<Received>,
     target: Target,
@@ -136,7 +191,8 @@ fn prepare(
         upload.wait_for_continue();
     }
     exchange.uploads(upload.as_ref());
-    Outgoing::new(parts, upload, target, exchange, (&route.request_headers, kept > 0))
+    let plan = Plan { prefix, edits: &route.request_headers, may_repeat: kept > 0 };
+    Outgoing::new(parts, upload, target, exchange, &plan)
 }
 
 fn may_repeat(split: &Split, method: &http::Method) -> bool {

@@ -34,7 +34,11 @@ pub(super) struct Handshake {
 ///
 /// # Errors
 /// For a CONNECT we do not carry.
-pub(super) fn wanted(parts: &Parts, has_body: bool, chance: impl FnOnce() -> u128) -> Result<Option<Handshake>, ProxyError> {
+pub(super) fn wanted(
+    parts: &Parts,
+    has_body: bool,
+    chance: impl FnOnce() -> u128,
+) -> Result<Option<Handshake>, ProxyError> {
     if parts.method == Method::CONNECT {
         return match parts.extensions.get::<Protocol>() {
             Some(protocol) if protocol.as_str() == "websocket" => {

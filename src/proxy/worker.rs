@@ -12,11 +12,13 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use slab::Slab;
+use tokio::sync::Notify;
 
 use super::client::{Client, Phase};
 use super::clock::Clock;
 use super::connection::GRACE;
 use super::stall::Stalls;
+use super::tunnel::Tunnels;
 use super::upload::RequestBody;
 use super::view::View;
 use crate::model::Instant;
@@ -32,12 +34,22 @@ type SnapshotCache = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
 /// By the endpoint's address in memory, which it keeps for as long as it is in here.
 type Upstreams = HashMap<*const Endpoint, (Arc<Endpoint>, Rc<Upstream<RequestBody>>)>;
 
+/// What all workers have in common.
+pub(super) struct Shared {
+    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(super) swapped: Arc<Notify>,
+    pub(super) cells: Arc<Cells>,
+}
+
 /// See the file's head.
 pub(super) struct Worker {
     pub(super) index: usize,
     /// How many workers there are.
     pub(super) of: usize,
     pub(super) cells: Arc<Cells>,
+    /// Woken when there is a new snapshot, for those who wait for one.
+    pub(super) swapped: Arc<Notify>,
+    pub(super) tunnels: Rc<Tunnels>,
     pub(super) access: AccessLog,
     pub(super) rng: RefCell<fastrand::Rng>,
     pub(super) clock: Rc<Clock>,
@@ -51,23 +63,19 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(
-        index: usize,
-        of: usize,
-        shared: Arc<ArcSwap<Snapshot>>,
-        cells: Arc<Cells>,
-        access: AccessLog,
-    ) -> Rc<Self> {
+    pub(super) fn new(index: usize, of: usize, shared: Shared, access: AccessLog) -> Rc<Self> {
         let clock = Rc::new(Clock::new());
         let worker = Self {
             index,
             of,
-            cells,
+            cells: shared.cells,
+            swapped: shared.swapped,
+            tunnels: Rc::default(),
             access,
             rng: RefCell::new(fastrand::Rng::new()),
             stalls: Stalls::new(clock.clone()),
             clock,
-            snapshot: RefCell::new(Cache::new(shared)),
+            snapshot: RefCell::new(Cache::new(shared.snapshot)),
             view: RefCell::new(None),
             upstreams: RefCell::default(),
             clients: RefCell::default(),

@@ -4,6 +4,7 @@
 //! limits change, so that whoever keeps something per pool keeps it.
 
 use std::collections::HashSet;
+use std::hash::RandomState;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +13,10 @@ use super::book::Kept;
 use super::plan::Plan;
 use super::rules::rules;
 use super::{Coin, Snapshot, SplitState, VersionState};
-use crate::config::{Config, Split, Version};
-use crate::model::{Instant, SplitName};
+use crate::config::{Config, Route, Split, Version};
+use crate::model::{Instant, RouteName, SplitName};
 use crate::pool::{Endpoint, EndpointKey, Pool, Registry};
+use crate::rate::Limiter;
 use crate::routing::{Owners, RouteTable};
 
 /// The tag of a split that no rollout has moved.
@@ -37,6 +39,7 @@ pub(super) fn snapshot(plan: &Plan, old: Option<&Snapshot>, endpoint: Lookup<'_>
     Snapshot {
         revision: plan.book.revision,
         splits: plan.config.splits.iter().map(split).collect(),
+        limiters: same_file.map_or_else(|| limiters(&plan.config, old), |old| old.limiters.clone()),
         config: plan.config.clone(),
         routes,
         persisted,
@@ -49,9 +52,25 @@ pub(super) fn with_persisted(of: &Snapshot, persisted: bool) -> Snapshot {
         revision: of.revision,
         config: of.config.clone(),
         routes: of.routes.clone(),
+        limiters: of.limiters.clone(),
         splits: of.splits.clone(),
         persisted,
     }
+}
+
+/// A route whose limit is the same keeps its buckets.
+fn limiters(config: &Config, old: Option<&Snapshot>) -> Vec<Option<Arc<Limiter>>> {
+    let was = |name: &RouteName| {
+        let old = old?;
+        let at = old.config.routes.iter().position(|route| route.name == *name)?;
+        old.limiters.get(at)?.clone()
+    };
+    let limiter = |route: &Route| {
+        let limit = route.rate_limit.as_ref()?;
+        let kept = was(&route.name).filter(|old| old.limit() == limit);
+        Some(kept.unwrap_or_else(|| Arc::new(Limiter::new(limit, Instant::now(), RandomState::new()))))
+    };
+    config.routes.iter().map(limiter).collect()
 }
 
 fn split_state(plan: &Plan, split: &Split, old: Option<&SplitState>, endpoint: Lookup<'_>) -> SplitState {

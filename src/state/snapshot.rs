@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::model::{Actor, Revision, Source, SplitName, VersionName, Weight, Weights};
 use crate::pool::{Pool, RetryBudget, Waiting};
+use crate::rate::Limiter;
 use crate::routing::{Owners, RouteTable};
 
 /// See the file's head.
@@ -16,6 +17,8 @@ pub struct Snapshot {
     pub revision: Revision,
     pub config: Arc<Config>,
     pub routes: Arc<RouteTable>,
+    /// By route; kept through reloads that leave its limit alone.
+    pub limiters: Vec<Option<Arc<Limiter>>>,
     pub splits: Vec<Arc<SplitState>>,
     /// False once a write to `state_dir` has failed, or in memory mode.
     pub persisted: bool,

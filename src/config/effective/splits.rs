@@ -2,7 +2,8 @@
 
 use toml::Value;
 
-use super::{limit, one_match, table, text, texts, time};
+use super::routes::one_match;
+use super::{limit, table, text, texts, time};
 use crate::config::{
     Hold, HostHeader, OnUnavailable, Protocol, Retries, RetryOn, Rule, RuleChoice, Split, Sticky, UpstreamTimeouts,
     sizes,

@@ -307,7 +307,7 @@ pub enum OnUnavailable {
     Hold(Hold),
 }
 
-/// Bounds of waiting requests (`hold`), per split and worker.
+/// Bounds of waiting requests (`hold`), per split.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
     /// A request waits at most this long, then 503.

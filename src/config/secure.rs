@@ -9,6 +9,25 @@ use std::time::SystemTime;
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
+use super::types::Config;
+
+impl Config {
+    /// Every certificate that is shown to somebody, in file order; of several of one name the one that ends first.
+    pub fn certificates(&self) -> Vec<&Arc<Certificate>> {
+        let listeners = self.listeners.iter().filter_map(|l| l.tls.as_ref()).flat_map(|tls| &tls.certificates);
+        let versions = self.splits.iter().flat_map(|s| &s.versions).filter_map(|v| v.tls.as_ref()?.client.as_ref());
+        let mut found: Vec<&Arc<Certificate>> = Vec::new();
+        for one in listeners.chain(versions) {
+            match found.iter_mut().find(|known| known.path == one.path) {
+                Some(known) if known.not_after > one.not_after => *known = one,
+                Some(_) => {}
+                None => found.push(one),
+            }
+        }
+        found
+    }
+}
+
 /// TLS towards clients.
 #[derive(Debug, PartialEq)]
 pub struct ListenerTls {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::book::Kept;
 use super::plan::Plan;
+use super::secure::Secured;
 use super::{Coin, Snapshot, SplitState, VersionState};
 use crate::config::{Config, Split, Version};
 use crate::model::{Instant, SplitName};
@@ -20,7 +21,13 @@ use crate::routing::RouteTable;
 pub(super) type Lookup<'a> = &'a dyn Fn(&EndpointKey) -> Arc<Endpoint>;
 
 /// The snapshot of a plan.
-pub(super) fn snapshot(plan: &Plan, old: Option<&Snapshot>, endpoint: Lookup<'_>, persisted: bool) -> Snapshot {
+pub(super) fn snapshot(
+    plan: &Plan,
+    secured: Secured,
+    old: Option<&Snapshot>,
+    endpoint: Lookup<'_>,
+    persisted: bool,
+) -> Snapshot {
     let same_file = old.filter(|old| Arc::ptr_eq(&old.config, &plan.config));
     let routes = same_file.map_or_else(|| Arc::new(RouteTable::new(&plan.config)), |old| old.routes.clone());
     let split = |split: &Split| {
@@ -35,6 +42,8 @@ pub(super) fn snapshot(plan: &Plan, old: Option<&Snapshot>, endpoint: Lookup<'_>
         splits: plan.config.splits.iter().map(split).collect(),
         config: plan.config.clone(),
         routes,
+        tls: secured.listeners,
+        upstream_tls: secured.upstreams,
         persisted,
     }
 }
@@ -46,6 +55,8 @@ pub(super) fn with_persisted(of: &Snapshot, persisted: bool) -> Snapshot {
         config: of.config.clone(),
         routes: of.routes.clone(),
         splits: of.splits.clone(),
+        tls: of.tls.clone(),
+        upstream_tls: of.upstream_tls.clone(),
         persisted,
     }
 }

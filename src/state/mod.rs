@@ -18,6 +18,9 @@ mod plan;
 mod precedence;
 #[cfg(test)]
 mod property_tests;
+mod secure;
+#[cfg(test)]
+mod secure_tests;
 mod snapshot;
 mod store;
 #[cfg(test)]

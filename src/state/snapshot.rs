@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use rustls::{ClientConfig, ServerConfig};
+
 use crate::config::Config;
 use crate::model::{Actor, Revision, Source, SplitName, VersionName, Weight, Weights};
 use crate::pool::Pool;
@@ -17,6 +19,10 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     pub routes: Arc<RouteTable>,
     pub splits: Vec<Arc<SplitState>>,
+    /// By index of `config.listeners`; `None` where cleartext is spoken.
+    pub tls: Vec<Option<Arc<ServerConfig>>>,
+    /// By index of `config.splits` and of their `versions`; `None` where cleartext is spoken.
+    pub upstream_tls: Vec<Vec<Option<Arc<ClientConfig>>>>,
     /// False once a write to `state_dir` has failed, or in memory mode.
     pub persisted: bool,
 }

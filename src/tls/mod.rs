@@ -14,7 +14,7 @@ mod provider;
 mod resumption;
 mod server;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

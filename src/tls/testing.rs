@@ -1,4 +1,4 @@
-//! Certificates made for the moment, and handshakes in memory, for this room's tests.
+//! Certificates made for the moment, and handshakes in memory, for the tests of this room and those above.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,10 +13,10 @@ use crate::config::{Authorities, Certificate, ListenerTls, TlsVersion, UpstreamT
 /// A day, in seconds.
 const DAY: u64 = 86_400;
 
-pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, format!("authority {:x}", fastrand::u64(..)));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -24,11 +24,11 @@ impl Authority {
     }
 
     /// Good for 90 days; named after its first name.
-    pub(super) fn certificate(&self, names: &[&str]) -> Arc<Certificate> {
+    pub(crate) fn certificate(&self, names: &[&str]) -> Arc<Certificate> {
         self.with_key(names, &KeyPair::generate().unwrap())
     }
 
-    pub(super) fn with_key(&self, names: &[&str], key: &KeyPair) -> Arc<Certificate> {
+    pub(crate) fn with_key(&self, names: &[&str], key: &KeyPair) -> Arc<Certificate> {
         // Whole seconds, as X.509 has them.
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
         let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(now + 90 * DAY);
@@ -46,17 +46,17 @@ impl Authority {
         })
     }
 
-    pub(super) fn authorities(&self) -> Authorities {
+    pub(crate) fn authorities(&self) -> Authorities {
         Authorities { file: "ca.pem".into(), certificates: vec![self.0.der().clone()] }
     }
 
     /// A client that believes this authority and shows `client`.
-    pub(super) fn client(&self, client: Option<&Arc<Certificate>>) -> UpstreamTls {
+    pub(crate) fn client(&self, client: Option<&Arc<Certificate>>) -> UpstreamTls {
         UpstreamTls { ca: Some(self.authorities()), server_name: None, client: client.cloned() }
     }
 }
 
-pub(super) fn listener(certificates: &[&Arc<Certificate>]) -> ListenerTls {
+pub(crate) fn listener(certificates: &[&Arc<Certificate>]) -> ListenerTls {
     ListenerTls {
         certificates: certificates.iter().map(|c| (*c).clone()).collect(),
         min_version: TlsVersion::V12,
@@ -66,11 +66,11 @@ pub(super) fn listener(certificates: &[&Arc<Certificate>]) -> ListenerTls {
 }
 
 type Wire = tokio::io::DuplexStream;
-pub(super) type ClientSide = std::io::Result<client::TlsStream<Wire>>;
-pub(super) type ServerSide = std::io::Result<server::TlsStream<Wire>>;
+pub(crate) type ClientSide = std::io::Result<client::TlsStream<Wire>>;
+pub(crate) type ServerSide = std::io::Result<server::TlsStream<Wire>>;
 
 /// What comes of a handshake at both ends; each end then reads the other's one byte, so that alerts and tickets arrive.
-pub(super) async fn handshake(
+pub(crate) async fn handshake(
     server: &Arc<ServerConfig>,
     client: &Arc<ClientConfig>,
     name: ServerName<'static>,

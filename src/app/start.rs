@@ -116,6 +116,9 @@ fn open_store(config: &Arc<Config>, options: &Options) -> Result<Arc<Store>, Sta
         Err(error @ OpenError::HeldConflict(_)) => {
             Err(StartError::new(Exit::ConfigInvalid, format!("error[held-conflict]: {error}")))
         }
+        Err(error @ OpenError::BadTls(_)) => {
+            Err(StartError::new(Exit::ConfigInvalid, format!("error[bad-certificate]: {error}")))
+        }
         Err(error @ OpenError::Locked { .. }) => {
             Err(StartError::new(Exit::Failed, format!("error[state-locked]: {error}")))
         }

@@ -15,6 +15,7 @@ mod files;
 mod load;
 mod merge;
 mod path;
+mod pem;
 mod raw;
 mod render;
 mod resolve;
@@ -29,6 +30,8 @@ mod types;
 mod tests;
 #[cfg(test)]
 mod tests_routes;
+#[cfg(test)]
+mod tests_secure;
 #[cfg(test)]
 mod tests_splits;
 

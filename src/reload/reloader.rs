@@ -261,15 +261,19 @@ pub fn not_bound(config: &Config, Refused { name, error }: &Refused) -> Problem 
     Problem { code, is_warning: false, key: format!("listeners.{name}.bind"), message, help: error.remedy() }
 }
 
-fn not_applied(error: &ApplyError) -> Problem {
-    let (code, help) = match error {
+/// What an order that the store refused looks like in a report.
+pub fn not_applied(error: &ApplyError) -> Problem {
+    let message = error.to_string();
+    let (code, key, help) = match error {
         ApplyError::HeldConflict(_) => {
-            ("held-conflict", "`weir release` the split first, or keep the version it needs")
+            ("held-conflict", "splits", "`weir release` the split first, or keep the version it needs")
         }
-        _ => ("not-applied", "the configuration in force is as it was"),
+        ApplyError::BadTls { key, .. } => {
+            ("bad-certificate", key.as_str(), "the certificates in force go on; mend the files or what names them")
+        }
+        _ => ("not-applied", "splits", "the configuration in force is as it was"),
     };
-    let help = help.to_owned();
-    Problem { code, is_warning: false, key: "splits".to_owned(), message: error.to_string(), help }
+    Problem { code, is_warning: false, key: key.to_owned(), message, help: help.to_owned() }
 }
 
 fn internal(error: &dyn fmt::Display) -> Problem {

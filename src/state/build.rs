@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::book::Kept;
 use super::plan::Plan;
 use super::rules::rules;
+use super::secure::Secured;
 use super::{Coin, Snapshot, SplitState, VersionState};
 use crate::config::{Config, Route, Split, Version};
 use crate::model::{Instant, RouteName, SplitName};
@@ -26,7 +27,13 @@ const NO_ROLLOUT: &str = "0";
 pub(super) type Lookup<'a> = &'a dyn Fn(&EndpointKey) -> Arc<Endpoint>;
 
 /// The snapshot of a plan.
-pub(super) fn snapshot(plan: &Plan, old: Option<&Snapshot>, endpoint: Lookup<'_>, persisted: bool) -> Snapshot {
+pub(super) fn snapshot(
+    plan: &Plan,
+    secured: Secured,
+    old: Option<&Snapshot>,
+    endpoint: Lookup<'_>,
+    persisted: bool,
+) -> Snapshot {
     let same_file = old.filter(|old| Arc::ptr_eq(&old.config, &plan.config));
     let routes = same_file.map_or_else(|| Arc::new(RouteTable::new(&plan.config)), |old| old.routes.clone());
     let split = |split: &Split| {
@@ -42,6 +49,8 @@ pub(super) fn snapshot(plan: &Plan, old: Option<&Snapshot>, endpoint: Lookup<'_>
         limiters: same_file.map_or_else(|| limiters(&plan.config, old), |old| old.limiters.clone()),
         config: plan.config.clone(),
         routes,
+        tls: secured.listeners,
+        upstream_tls: secured.upstreams,
         persisted,
     }
 }
@@ -54,6 +63,8 @@ pub(super) fn with_persisted(of: &Snapshot, persisted: bool) -> Snapshot {
         routes: of.routes.clone(),
         limiters: of.limiters.clone(),
         splits: of.splits.clone(),
+        tls: of.tls.clone(),
+        upstream_tls: of.upstream_tls.clone(),
         persisted,
     }
 }

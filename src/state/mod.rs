@@ -20,6 +20,9 @@ mod precedence;
 #[cfg(test)]
 mod property_tests;
 mod rules;
+mod secure;
+#[cfg(test)]
+mod secure_tests;
 mod snapshot;
 #[cfg(test)]
 mod sticky_tests;

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use rustls::{ClientConfig, ServerConfig};
+
 use crate::config::Config;
 use crate::model::{Actor, Revision, Source, SplitName, VersionName, Weight, Weights};
 use crate::pool::{Pool, RetryBudget, Waiting};
@@ -20,6 +22,10 @@ pub struct Snapshot {
     /// By route; kept through reloads that leave its limit alone.
     pub limiters: Vec<Option<Arc<Limiter>>>,
     pub splits: Vec<Arc<SplitState>>,
+    /// By index of `config.listeners`; `None` where cleartext is spoken.
+    pub tls: Vec<Option<Arc<ServerConfig>>>,
+    /// By index of `config.splits` and of their `versions`; `None` where cleartext is spoken.
+    pub upstream_tls: Vec<Vec<Option<Arc<ClientConfig>>>>,
     /// False once a write to `state_dir` has failed, or in memory mode.
     pub persisted: bool,
 }

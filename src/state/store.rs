@@ -17,10 +17,12 @@ use super::book::Book;
 use super::disk::{self, Disk, NoDisk};
 use super::history::{Log, Memory};
 use super::plan::{Before, Plan, plan, reload};
+use super::secure::Secured;
 use super::{Applied, ApplyError, Change, ChangeEvent, HistoryEntry, Order, Snapshot, build, format};
 use crate::config::Config;
 use crate::model::{Actor, Instant, Source, SplitName, rfc3339_ms};
 use crate::pool::{Endpoint, EndpointKey, Registry};
+use crate::tls::Shared;
 
 /// Events a slow subscriber may lag behind before it loses some.
 const EVENTS: usize = 256;
@@ -43,6 +45,8 @@ pub enum OpenError {
     Locked { path: PathBuf, holder: Option<u32> },
     #[error("{0}")]
     HeldConflict(String),
+    #[error("{0}")]
+    BadTls(String),
 }
 
 /// See the file's head.
@@ -51,6 +55,8 @@ pub struct Store {
     current: Arc<ArcSwap<Snapshot>>,
     swapped: Arc<Notify>,
     registry: Arc<Registry>,
+    /// What TLS sessions need to outlive reloads.
+    tls: Shared,
     events: broadcast::Sender<ChangeEvent>,
     /// Apart from the writer, so that reading history does not wait for the disk.
     memory: Mutex<Memory>,
@@ -77,7 +83,8 @@ impl Store {
     /// Reads what is remembered, puts it on top of the file, and takes the directory for this process.
     ///
     /// # Errors
-    /// Another process has the directory; the state is of a newer format; a held override cannot stand on this file.
+    /// Another process has the directory; the state is of a newer format; a held override cannot stand on this file; its
+    /// TLS cannot be had.
     pub fn open(config: Arc<Config>, registry: Arc<Registry>, options: &OpenOptions) -> Result<Self, OpenError> {
         let dir = &config.admin.state_dir;
         let disk = open_disk(dir)?;
@@ -98,12 +105,14 @@ impl Store {
             .map_err(|why| OpenError::HeldConflict(format!("{why} (or forget all state: empty {})", dir.display())))?;
         let is_new = plan.is_some() || found.stale;
         let plan = plan.unwrap_or_else(|| Plan { book, config, touched: Default::default(), events: Vec::new() });
-        let first = build::snapshot(&plan, None, &|key| registry.endpoint(key), files.is_some());
+        let (tls, secured) = secure(&plan)?;
+        let first = build::snapshot(&plan, secured, None, &|key| registry.endpoint(key), files.is_some());
         build::settle_drains(&plan, &first, Instant::now());
         let store = Self {
             current: Arc::new(ArcSwap::from_pointee(first)),
             swapped: Arc::default(),
             registry,
+            tls,
             events: broadcast::Sender::new(EVENTS),
             memory: Mutex::new(memory),
             writer: Mutex::new(Writer { book: plan.book, files, dirty: is_new }),
@@ -149,11 +158,14 @@ impl Store {
         let Some(plan) = plan(&before, &order)? else {
             return Ok(Applied { persisted: now.persisted, snapshot: now, changed: false, events: Vec::new() });
         };
+        let secured = Secured::new(&plan.config, Some(&now), &self.tls)?;
         if order.dry_run {
-            return Ok(self.rehearse(&now, plan));
+            return Ok(self.rehearse(&now, plan, secured));
         }
         match order.change {
-            Change::Reload { .. } | Change::Rollback { .. } => Ok(self.swap_then_write(&mut writer, &now, plan)),
+            Change::Reload { .. } | Change::Rollback { .. } => {
+                Ok(self.swap_then_write(&mut writer, &now, plan, secured))
+            }
             _ => self.write_then_swap(&mut writer, &now, plan, &order.change),
         }
     }
@@ -194,14 +206,14 @@ impl Store {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn rehearse(&self, now: &Snapshot, plan: Plan) -> Applied {
+    fn rehearse(&self, now: &Snapshot, plan: Plan, secured: Secured) -> Applied {
         let known = |key: &EndpointKey| self.registry.find(key).unwrap_or_else(|| Arc::new(Endpoint::new(key.address)));
-        let snapshot = Arc::new(build::snapshot(&plan, Some(now), &known, now.persisted));
+        let snapshot = Arc::new(build::snapshot(&plan, secured, Some(now), &known, now.persisted));
         Applied { snapshot, changed: true, persisted: now.persisted, events: plan.events }
     }
 
-    fn swap_then_write(&self, writer: &mut Writer, now: &Snapshot, plan: Plan) -> Applied {
-        let next = build::snapshot(&plan, Some(now), &|key| self.registry.endpoint(key), now.persisted);
+    fn swap_then_write(&self, writer: &mut Writer, now: &Snapshot, plan: Plan, secured: Secured) -> Applied {
+        let next = build::snapshot(&plan, secured, Some(now), &|key| self.registry.endpoint(key), now.persisted);
         // Before the swap: an endpoint that comes back must not take requests while its version drains.
         build::settle_drains(&plan, &next, Instant::now());
         self.swap(Arc::new(next));
@@ -227,7 +239,9 @@ impl Store {
         }
         writer.dirty = false;
         let persisted = writer.files.is_some();
-        let next = Arc::new(build::snapshot(&plan, Some(now), &|key| self.registry.endpoint(key), persisted));
+        // Only a reload brings another configuration.
+        let (secured, find) = (Secured::of(now), |key: &EndpointKey| self.registry.endpoint(key));
+        let next = Arc::new(build::snapshot(&plan, secured, Some(now), &find, persisted));
         // A drain after the swap, so that a request refused here finds the new coin when it looks again.
         if matches!(change, Change::Drain { .. }) {
             self.swap(next.clone());
@@ -302,6 +316,14 @@ fn open_disk(dir: &std::path::Path) -> Result<Option<Disk>, OpenError> {
             Ok(None)
         }
     }
+}
+
+/// The first configuration's TLS, and what will be shared with those to come.
+fn secure(plan: &Plan) -> Result<(Shared, Secured), OpenError> {
+    let key = "tls".to_owned();
+    let shared = Shared::new().map_err(|source| OpenError::BadTls(ApplyError::BadTls { key, source }.to_string()))?;
+    let secured = Secured::new(&plan.config, None, &shared).map_err(|error| OpenError::BadTls(error.to_string()))?;
+    Ok((shared, secured))
 }
 
 fn start_order(config: &Arc<Config>) -> Order {

@@ -320,6 +320,8 @@ pub struct ListenerCell {
     opened: AtomicU64,
     closed: AtomicU64,
     refused: [AtomicU64; Refusal::ALL.len()],
+    /// Done, failed.
+    handshakes: [AtomicU64; 2],
 }
 
 impl ListenerCell {
@@ -331,6 +333,16 @@ impl ListenerCell {
     /// It is gone.
     pub fn closed(&self) {
         add(&self.closed, 1);
+    }
+
+    /// A TLS handshake was completed.
+    pub fn handshake_ok(&self) {
+        add(&self.handshakes[0], 1);
+    }
+
+    /// A TLS handshake was not completed: refused, broken off, or too slow.
+    pub fn handshake_failed(&self) {
+        add(&self.handshakes[1], 1);
     }
 
     /// A request never reached a version.
@@ -345,13 +357,20 @@ pub(super) struct ListenerCounts {
     pub(super) opened: u64,
     pub(super) closed: u64,
     pub(super) refused: [u64; Refusal::ALL.len()],
+    /// Done, failed.
+    pub(super) handshakes: [u64; 2],
 }
 
 impl Cell for ListenerCell {
     type Counts = ListenerCounts;
 
     fn read(&self) -> ListenerCounts {
-        ListenerCounts { opened: read(&self.opened), closed: read(&self.closed), refused: read_all(&self.refused) }
+        ListenerCounts {
+            opened: read(&self.opened),
+            closed: read(&self.closed),
+            refused: read_all(&self.refused),
+            handshakes: read_all(&self.handshakes),
+        }
     }
 }
 
@@ -361,6 +380,7 @@ impl Additive for ListenerCounts {
             opened: self.opened.wrapping_sub(earlier.opened),
             closed: self.closed.wrapping_sub(earlier.closed),
             refused: array_since(&self.refused, &earlier.refused),
+            handshakes: array_since(&self.handshakes, &earlier.handshakes),
         }
     }
 
@@ -368,6 +388,7 @@ impl Additive for ListenerCounts {
         self.opened = self.opened.wrapping_add(other.opened);
         self.closed = self.closed.wrapping_add(other.closed);
         array_add(&mut self.refused, &other.refused);
+        array_add(&mut self.handshakes, &other.handshakes);
     }
 }
 

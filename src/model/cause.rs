@@ -64,12 +64,23 @@ pub enum Refusal {
     UriTooLong,
     /// The client took longer than `timeouts.header` for its head.
     ClientTimeout,
+    /// A trusted peer that had to send a PROXY header sent none in time, or a bad one.
+    ProxyHeader,
+    /// A peer that may not connect here at all.
+    Untrusted,
 }
 
 impl Refusal {
     /// All refusals, in the order of their index.
-    pub const ALL: [Self; 5] =
-        [Self::BadRequest, Self::NoRoute, Self::HeaderTooLarge, Self::UriTooLong, Self::ClientTimeout];
+    pub const ALL: [Self; 7] = [
+        Self::BadRequest,
+        Self::NoRoute,
+        Self::HeaderTooLarge,
+        Self::UriTooLong,
+        Self::ClientTimeout,
+        Self::ProxyHeader,
+        Self::Untrusted,
+    ];
 
     /// The label used in metrics and in `weir-error`.
     pub fn as_str(self) -> &'static str {
@@ -79,6 +90,8 @@ impl Refusal {
             Self::HeaderTooLarge => "header-too-large",
             Self::UriTooLong => "uri-too-long",
             Self::ClientTimeout => "client-timeout",
+            Self::ProxyHeader => "proxy-header",
+            Self::Untrusted => "untrusted",
         }
     }
 }

@@ -4,5 +4,6 @@
 //! Refuses: HTTP semantics (that is `proxy`) and choosing endpoints (that is `pool`).
 
 pub mod listen;
+pub mod proxy_protocol;
 pub mod socket;
 pub mod upstream;

@@ -8,24 +8,25 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use http::HeaderValue;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::clock::Clock;
 use super::service;
 use super::worker::Worker;
+use crate::config::Bind;
 use crate::model::{Instant, ListenerName, Refusal};
+use crate::net::socket::{Peer, Socket};
 use crate::telemetry::ListenerCell;
 
 /// How long a closing listener or process lets idle connections send one more request (faults.md 4.2).
@@ -63,11 +64,13 @@ enum Order {
 /// A client connection as its worker knows it.
 #[derive(Debug)]
 pub(super) struct Client {
-    pub(super) address: SocketAddr,
-    /// The address as a header value, made once.
-    pub(super) address_text: http::HeaderValue,
+    /// Who it is: the other end, or whom a trusted PROXY header has named.
+    pub(super) peer: Peer,
+    /// Its address as a header value, made once; `unknown` (RFC 7239 section 6) over a Unix socket.
+    pub(super) address_text: HeaderValue,
     pub(super) listener: ListenerName,
-    pub(super) local_port: u16,
+    /// Where it was accepted, for as long as that is listened on.
+    pub(super) local: Rc<Bind>,
     pub(super) cell: Arc<ListenerCell>,
     clock: Rc<Clock>,
     phase: Cell<Phase>,
@@ -140,15 +143,15 @@ impl Drop for Busy {
 /// Serves a connection until it ends. `_permit` is held as long.
 pub(super) async fn serve<P>(
     worker: Rc<Worker>,
-    stream: TcpStream,
-    local: (ListenerName, u16),
-    peer: SocketAddr,
+    socket: Socket,
+    local: (ListenerName, Rc<Bind>),
+    peer: Peer,
     _permit: P,
 ) {
     let Some(client) = register(&worker, local, peer) else { return };
     let (key, client) = client;
     let entry = Registered { worker: worker.clone(), key, client: client.clone() };
-    let io = TokioIo::new(ClientIo { stream, client: client.clone(), linger: None });
+    let io = TokioIo::new(ClientIo { stream: socket, client: client.clone(), linger: None });
     let header_bytes = worker.view().listener(&client.listener).map_or(32 << 10, |(_, l)| l.limits.header_bytes);
     let answer = |request| service::serve(worker.clone(), client.clone(), request);
     let connection = http1::Builder::new()
@@ -198,15 +201,15 @@ impl Drop for Registered {
 
 fn register(
     worker: &Rc<Worker>,
-    (listener, local_port): (ListenerName, u16),
-    peer: SocketAddr,
+    (listener, local): (ListenerName, Rc<Bind>),
+    peer: Peer,
 ) -> Option<(usize, Rc<Client>)> {
     let cell = worker.cells.listener(worker.index, &listener);
     let client = Rc::new(Client {
-        address: peer,
-        address_text: peer.ip().to_canonical().to_string().parse().ok()?,
+        peer,
+        address_text: forwarded_for(peer)?,
         listener,
-        local_port,
+        local,
         cell,
         clock: worker.clock.clone(),
         phase: Cell::new(Phase::Idle),
@@ -219,9 +222,16 @@ fn register(
     Some((worker.clients.borrow_mut().insert(client.clone()), client))
 }
 
+fn forwarded_for(peer: Peer) -> Option<HeaderValue> {
+    match peer.ip() {
+        Some(ip) => ip.to_string().parse().ok(),
+        None => Some(HeaderValue::from_static("unknown")),
+    }
+}
+
 /// The client's socket; see the file's head.
 struct ClientIo {
-    stream: TcpStream,
+    stream: Socket,
     client: Rc<Client>,
     linger: Option<Pin<Box<Sleep>>>,
 }

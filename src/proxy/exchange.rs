@@ -229,7 +229,7 @@ impl Exchange {
             ts: self.worker.wall_clock(self.started),
             request_id: self.request_id.as_str(),
             trace_id: head.traceparent.as_ref().and_then(|v| v.to_str().ok()).and_then(|v| v.get(3..35)),
-            client: self.client.address.ip(),
+            client: self.client.peer.ip(),
             method: head.method.as_str(),
             host: head.host.to_str().unwrap_or_default(),
             path: head.uri.path(),

@@ -4,7 +4,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,6 +16,7 @@ use super::body::RequestBody;
 use super::clock::Clock;
 use super::connection::{Client, GRACE, Phase};
 use super::view::View;
+use crate::config::Bind;
 use crate::model::Instant;
 use crate::net::upstream::Upstream;
 use crate::pool::Endpoint;
@@ -43,6 +43,8 @@ pub(super) struct Worker {
     view: RefCell<Option<Rc<View>>>,
     upstreams: RefCell<Upstreams>,
     pub(super) clients: RefCell<Slab<Rc<Client>>>,
+    /// Connections that have not said yet whose they are; see `arrival`.
+    pub(super) arriving: Cell<usize>,
     /// Set when the process goes down: answers say `Connection: close`.
     closing: Cell<Option<Instant>>,
 }
@@ -66,6 +68,7 @@ impl Worker {
             view: RefCell::new(None),
             upstreams: RefCell::default(),
             clients: RefCell::default(),
+            arriving: Cell::new(0),
             closing: Cell::new(None),
         };
         worker.view();
@@ -119,9 +122,9 @@ impl Worker {
     }
 
     /// The same for the clients of one listener that has left the configuration.
-    pub(super) fn close_listener(&self, address: SocketAddr) {
+    pub(super) fn close_listener(&self, address: &Bind) {
         let now = Instant::now();
-        for (_, client) in self.clients.borrow().iter().filter(|(_, c)| c.local_port == address.port()) {
+        for (_, client) in self.clients.borrow().iter().filter(|(_, c)| *c.local == *address) {
             client.close(now);
         }
     }

@@ -88,6 +88,9 @@ impl Walk<'_> {
             "bind" => "add for example bind = \"127.0.0.1:8080\"".into(),
             "versions" => "add for example versions.v1 = { weight = 100, endpoints = [\"127.0.0.1:9001\"] }".into(),
             "address" => "add for example address = \"127.0.0.1:9001\"".into(),
+            "certificates" => "add for example certificates = [{ cert = \"shop.pem\", key = \"shop.key\" }]".into(),
+            "cert" => "add the PEM file of the certificate chain: cert = \"shop.pem\"".into(),
+            "key" => "add the PEM file of the private key: key = \"shop.key\"".into(),
             _ => format!("add `{key}`"),
         });
     }

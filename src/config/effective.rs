@@ -1,12 +1,17 @@
 //! The configuration in force, written as a file: every default filled in, every variable replaced.
 //!
-//! Invariant: loading the text gives the same `Config` again.
+//! Invariant: loading the text gives the same `Config` again, from whatever folder: files are written with their full
+//! path (so that is what names a certificate then). No certificate or key is in it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::{Config, HostMatch, Level, Listener, LogFormat, Match, PathMatch, Route, Split, Version, durations, sizes};
+use super::{
+    Bind, Config, HostMatch, Level, Listener, ListenerTls, LogFormat, Match, PathMatch, Route, Split, TlsVersion,
+    Trusted, UpstreamTls, Version, durations, sizes,
+};
 
 /// TOML text for `GET /config`.
 pub fn effective(config: &Config) -> String {
@@ -55,13 +60,53 @@ fn limit(duration: Option<Duration>) -> Value {
     time(duration.unwrap_or_default())
 }
 
+/// A file that is found from any folder.
+fn file(path: &Path) -> Value {
+    let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    text(&full.to_string_lossy())
+}
+
 fn listener(l: &Listener) -> Value {
-    let limits = [
+    let mut limits = vec![
         ("connections", integer(l.limits.connections)),
         ("header_bytes", Value::String(sizes::format(l.limits.header_bytes as u64))),
+        ("streams", Value::Integer(l.limits.streams.into())),
     ];
-    let timeouts = [("header", limit(l.timeouts.header)), ("idle", limit(l.timeouts.idle))];
-    table([("bind", texts(&l.bind)), ("limits", table(limits)), ("timeouts", table(timeouts))])
+    limits.extend(l.limits.body_bytes.map(|n| ("body_bytes", Value::String(sizes::format(n)))));
+    let t = &l.timeouts;
+    let timeouts = [("header", limit(t.header)), ("body", limit(t.body)), ("idle", limit(t.idle))];
+    let mut entries = vec![
+        ("bind", texts(&l.bind)),
+        ("trusted_proxies", trusted(&l.trusted_proxies)),
+        ("proxy_protocol", l.proxy_protocol.into()),
+        ("limits", table(limits)),
+        ("timeouts", table(timeouts)),
+    ];
+    let mode = l.bind.iter().find_map(|b| if let Bind::Unix(unix) = b { Some(unix.mode) } else { None });
+    entries.extend(mode.map(|mode| ("socket_mode", Value::String(format!("{mode:04o}")))));
+    entries.extend(l.redirect_https.map(|port| ("redirect_https", Value::Integer(port.into()))));
+    entries.extend(l.tls.as_ref().map(|tls| ("tls", listener_tls(tls))));
+    table(entries)
+}
+
+fn trusted(t: &Trusted) -> Value {
+    let unix = t.unix.then(|| "unix".to_owned());
+    texts(&t.networks.iter().map(ToString::to_string).chain(unix).collect::<Vec<_>>())
+}
+
+fn listener_tls(tls: &ListenerTls) -> Value {
+    let pairs = tls.certificates.iter().map(|c| table([("cert", file(&c.file)), ("key", file(&c.key_file))]));
+    let min_version = match tls.min_version {
+        TlsVersion::V12 => "1.2",
+        TlsVersion::V13 => "1.3",
+    };
+    let mut entries = vec![
+        ("certificates", Value::Array(pairs.collect())),
+        ("min_version", text(min_version)),
+        ("strict_sni", tls.strict_sni.into()),
+    ];
+    entries.extend(tls.client_ca.as_ref().map(|ca| ("client_ca", file(&ca.file))));
+    table(entries)
 }
 
 fn route(r: &Route) -> Value {
@@ -117,7 +162,21 @@ fn split(s: &Split) -> Value {
 }
 
 fn version(v: &Version) -> Value {
-    table([("weight", Value::Integer(v.weight.value().into())), ("endpoints", texts(&v.endpoints))])
+    let scheme = if v.tls.is_some() { "https://" } else { "" };
+    let endpoints = v.endpoints.iter().map(|at| format!("{scheme}{at}")).collect::<Vec<_>>();
+    let mut entries = vec![("weight", Value::Integer(v.weight.value().into())), ("endpoints", texts(&endpoints))];
+    entries.extend(v.tls.as_ref().map(|tls| ("tls", upstream_tls(tls))));
+    table(entries)
+}
+
+fn upstream_tls(tls: &UpstreamTls) -> Value {
+    let mut entries = Vec::new();
+    entries.extend(tls.ca.as_ref().map(|ca| ("ca", file(&ca.file))));
+    entries.extend(tls.server_name.as_ref().map(|name| ("server_name", text(&name.to_str()))));
+    if let Some(client) = &tls.client {
+        entries.extend([("cert", file(&client.file)), ("key", file(&client.key_file))]);
+    }
+    table(entries)
 }
 
 fn admin(config: &Config) -> Value {

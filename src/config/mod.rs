@@ -15,6 +15,7 @@ mod files;
 mod load;
 mod merge;
 mod path;
+mod pem;
 mod raw;
 mod render;
 mod resolve;
@@ -28,6 +29,8 @@ mod types;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_secure;
 
 pub use effective::effective;
 pub use error::{Code, Diagnostic, Place, Position, Report, Severity, Source};

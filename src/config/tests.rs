@@ -197,18 +197,10 @@ fn every_code_the_file_can_cause_points_at_its_place() {
 
 #[test]
 fn what_is_not_built_yet_is_named_with_its_full_key() {
-    let listener = |more: &str| with("bind = \"127.0.0.1:8080\"", &format!("bind = \"127.0.0.1:8080\"\n{more}"));
     let route = |more: &str| with("split = \"shop\"", &format!("split = \"shop\"\n{more}"));
     let split = |more: &str| and(&format!("[splits.shop]\n{more}"));
     let version = |more: &str| with("weight = 10,", &format!("weight = 10, {more},"));
     for (text, key) in [
-        (listener("redirect_https = 8443"), "listeners.web.redirect_https"),
-        (listener("trusted_proxies = []"), "listeners.web.trusted_proxies"),
-        (listener("proxy_protocol = false"), "listeners.web.proxy_protocol"),
-        (listener("tls = { certificates = [] }"), "listeners.web.tls"),
-        (listener("limits = { body_bytes = \"1MiB\" }"), "listeners.web.limits.body_bytes"),
-        (listener("timeouts = { body = \"30s\" }"), "listeners.web.timeouts.body"),
-        (with("127.0.0.1:8080", "unix:/run/weir.sock"), "listeners.web.bind"),
         (with("127.0.0.1:8080", "systemd:web"), "listeners.web.bind"),
         (route("redirect = { to = \"/\" }"), "routes[0].redirect"),
         (route("respond = { code = 200 }"), "routes[0].respond"),
@@ -237,10 +229,8 @@ fn what_is_not_built_yet_is_named_with_its_full_key() {
         (split("rollout = {}"), "splits.shop.rollout"),
         (version("dns_refresh = \"1s\""), "splits.shop.versions.v2.dns_refresh"),
         (version("protocol = \"http2\""), "splits.shop.versions.v2.protocol"),
-        (version("tls = {}"), "splits.shop.versions.v2.tls"),
         (version("health = {}"), "splits.shop.versions.v2.health"),
         (with("127.0.0.1:9002", "shop.internal:9000"), "splits.shop.versions.v2.endpoints[0]"),
-        (with("127.0.0.1:9002", "https://127.0.0.1:9443"), "splits.shop.versions.v2.endpoints[0]"),
         (with("127.0.0.1:9002", "unix:/run/a.sock"), "splits.shop.versions.v2.endpoints[0]"),
         (
             with("\"127.0.0.1:9002\"", "{ address = \"127.0.0.1:9002\", weight = 2 }"),

@@ -88,7 +88,7 @@ pub struct RawVersion {
     /// Relative share; default: 1 if no version of the split has one, else 0.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub weight: Option<u32>,
-    /// Addresses that answer: `ip:port`.
+    /// Addresses that answer: `ip:port`, or `https://ip:port`.
     pub endpoints: Option<Vec<RawEndpoint>>,
     /// How often a name is asked again.
     #[schemars(extend("x-weir-not-yet" = true, "default" = "30s"))]
@@ -96,15 +96,14 @@ pub struct RawVersion {
     /// What is spoken with the endpoints.
     #[serde(default)]
     pub protocol: RawProtocol,
-    /// TLS towards the endpoints.
-    #[schemars(extend("x-weir-not-yet" = true))]
+    /// TLS towards the endpoints, which are then `https://ip:port`.
     pub tls: Option<RawUpstreamTls>,
     /// Overrides the split's `health`.
     #[schemars(extend("x-weir-not-yet" = true))]
     pub health: Option<RawHealth>,
 }
 
-/// `ip:port`, or a table.
+/// `ip:port` or `https://ip:port`, or a table.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawEndpoint {
@@ -324,8 +323,14 @@ impl Default for RawEject {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawUpstreamTls {
+    /// Whose certificates are accepted, as a PEM file; default: the system's authorities.
     pub ca: Option<String>,
+    /// What is asked for (SNI) and verified; default: the endpoint's IP address.
     pub server_name: Option<String>,
+    /// Client certificate chain, as a PEM file; with `key`.
+    pub cert: Option<String>,
+    /// Its key, as a PEM file.
+    pub key: Option<String>,
 }
 
 /// Who gets which version whatever the weights say.

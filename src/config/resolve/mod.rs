@@ -4,27 +4,39 @@
 //! report has an error. So a function here may return something incomplete, if it has reported why.
 
 mod address;
+mod certificates;
 mod listeners;
 mod matches;
 mod process;
 pub use process::state_dir;
 mod routes;
 mod splits;
+mod trust;
+mod upstream;
 
 use std::path::Path as FsPath;
+use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
 use super::Config;
 use super::error::{Code, Diagnostic, Place, Report};
+use super::files::Reading;
 use super::load::Env;
 use super::path::Path;
 use super::raw::RawConfig;
 use super::suggest::{did_you_mean, list};
 use super::tree::Node;
 
-/// Resolves a tree that has been checked against the schema.
-pub fn resolve(tree: &Node, folder: &FsPath, env: Env<'_>, report: &mut Report) -> Option<Config> {
+/// Resolves a tree that has been checked against the schema. Files that it names are read through `files`; without,
+/// they are not looked at, and if there are any there is no `Config`.
+pub fn resolve(
+    tree: &Node,
+    folder: &FsPath,
+    env: Env<'_>,
+    files: Option<&mut Reading>,
+    report: &mut Report,
+) -> Option<Config> {
     let mut value = tree.to_json();
     inherit_defaults(&mut value);
     let raw: RawConfig = match serde_json::from_value(value) {
@@ -37,13 +49,16 @@ pub fn resolve(tree: &Node, folder: &FsPath, env: Env<'_>, report: &mut Report) 
             return None;
         }
     };
-    let mut cx = Context { tree, report };
+    let mut cx = Context { tree, report, files, unread: false, now: SystemTime::now() };
     let admin = process::admin(&raw.admin, folder, env, &mut cx);
     let telemetry = process::telemetry(&raw.telemetry, &mut cx);
     let listeners = listeners::listeners(&raw, &mut cx);
     let splits = splits::splits(&raw, admin.as_ref().map(|a| a.bind), &mut cx);
     let routes = routes::routes(&raw, &mut cx);
     listeners::unique_addresses(&listeners, &raw, admin.as_ref(), telemetry.as_ref(), &mut cx);
+    if cx.unread {
+        return None;
+    }
     Some(Config {
         workers: process::workers(raw.workers),
         watch: raw.watch,
@@ -56,10 +71,15 @@ pub fn resolve(tree: &Node, folder: &FsPath, env: Env<'_>, report: &mut Report) 
     })
 }
 
-/// Where problems go, and where their places come from.
+/// Where problems go, and where their places and files come from.
 struct Context<'a> {
     tree: &'a Node,
     report: &'a mut Report,
+    files: Option<&'a mut Reading>,
+    /// A file that is needed was not read, because none may be.
+    unread: bool,
+    /// What certificates are compared with.
+    now: SystemTime,
 }
 
 impl Context<'_> {

@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
-use super::{Context, address};
+use super::Context;
+use super::upstream::upstream;
 use crate::config::error::Code;
 use crate::config::path::Path;
-use crate::config::raw::{RawConfig, RawEndpoint, RawSplit, RawVersion};
+use crate::config::raw::{RawConfig, RawSplit, RawVersion};
 use crate::config::{
     Drain, HostHeader, OnUnavailable, PoolLimits, Protocol, Retries, RetryOn, Split, UpstreamTimeouts, Version,
 };
@@ -73,7 +74,7 @@ fn version(
 ) -> Option<Version> {
     // The schema has checked the range.
     let weight = Weight::new(raw.weight.unwrap_or(default)).unwrap_or_default();
-    let endpoints = endpoints(raw, admin, path, cx);
+    let upstream = upstream(raw, admin, path, cx);
     let asked_for = raw.endpoints.as_ref().is_some_and(|e| !e.is_empty());
     if !asked_for && !weight.is_zero() && !cx.lacks_keys(path) {
         let message = format!("{} has weight {} but no endpoints", path.words(), weight.value());
@@ -85,55 +86,11 @@ fn version(
     Some(Version {
         name: cx.name(VersionName::new(name), name, path)?,
         weight,
-        endpoints,
+        endpoints: upstream.endpoints,
         protocol: Protocol::default(),
-        tls: None,
+        tls: upstream.tls,
         host: HostHeader::default(),
     })
-}
-
-fn endpoints(raw: &RawVersion, admin: Option<SocketAddr>, path: &Path, cx: &mut Context<'_>) -> Vec<SocketAddr> {
-    let mut found: Vec<(SocketAddr, Path)> = Vec::new();
-    for (i, raw) in raw.endpoints.iter().flatten().enumerate() {
-        let path = path.key("endpoints").index(i);
-        let (text, path) = match raw {
-            RawEndpoint::Address(text) => (text, path),
-            RawEndpoint::Table(table) => match &table.address {
-                Some(text) => (text, path.key("address")),
-                None => continue,
-            },
-        };
-        match address::endpoint(text) {
-            Ok(at) => {
-                check_endpoint(at, admin, &found, &path, cx);
-                found.push((at, path));
-            }
-            Err(error) => error.fill(cx.problem(Code::BadAddress, &path, "")),
-        }
-    }
-    found.into_iter().map(|(address, _)| address).collect()
-}
-
-fn check_endpoint(
-    at: SocketAddr,
-    admin: Option<SocketAddr>,
-    found: &[(SocketAddr, Path)],
-    path: &Path,
-    cx: &mut Context<'_>,
-) {
-    if admin.is_some_and(|admin| address::same(admin, at)) {
-        let message = format!("{at} is weir's own admin address: clients would reach the admin API through the proxy");
-        let problem = cx.problem(Code::BadAddress, path, message);
-        problem.label = Some("the admin address".into());
-        problem.help = Some("write the application's address, or move `admin.bind` to another port".into());
-    }
-    if let Some((_, first)) = found.iter().find(|(other, _)| address::same(*other, at)) {
-        let place = cx.tree.place_of(first);
-        let problem = cx.problem(Code::DuplicateName, path, format!("endpoint {at} is listed twice"));
-        problem.label = Some("the same endpoint again".into());
-        problem.related = place.map(|p| (p, "first given here".into()));
-        problem.help = Some("take one of them out".into());
-    }
 }
 
 fn check_weights(raw: &RawSplit, versions: &[Version], path: &Path, cx: &mut Context<'_>) {

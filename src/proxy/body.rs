@@ -10,13 +10,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Sleep;
 
-use super::connection::Busy;
+use super::client::Busy;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use crate::model::Instant;
+use crate::net::body::{ReceiveError, Received};
 use crate::net::upstream::Lease;
 
 /// How far an upload has come.
@@ -29,11 +30,11 @@ pub(super) struct Upload {
 
 /// A client's request body on its way to the endpoint.
 #[derive(Debug)]
-pub(crate) struct RequestBody(Option<(Incoming, Rc<Upload>)>);
+pub(crate) struct RequestBody(Option<(Received, Rc<Upload>)>);
 
 impl RequestBody {
     /// A body without end yet, or none.
-    pub(super) fn new(incoming: Incoming) -> Self {
+    pub(super) fn new(incoming: Received) -> Self {
         let is_empty = incoming.is_end_stream();
         Self((!is_empty).then(|| (incoming, Rc::default())))
     }
@@ -50,9 +51,9 @@ impl RequestBody {
 
 impl HttpBody for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = ReceiveError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReceiveError>>> {
         let Some((incoming, upload)) = &mut self.0 else { return Poll::Ready(None) };
         let frame = std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
@@ -88,7 +89,7 @@ enum Kind {
 }
 
 struct Upstream {
-    incoming: Incoming,
+    incoming: Received,
     exchange: Exchange,
     lease: Option<Lease<RequestBody>>,
     /// The answer was odd: its connection is not used again.
@@ -108,7 +109,7 @@ impl Body {
     }
 
     pub(super) fn upstream(
-        incoming: Incoming,
+        incoming: Received,
         exchange: Exchange,
         lease: Lease<RequestBody>,
         is_odd: bool,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::{HeaderValue, StatusCode};
 
 use super::body::Upload;
-use super::connection::Client;
+use super::client::Client;
 use super::error::ProxyError;
 use super::headers::Forwarded;
 use super::request_id::RequestId;

@@ -6,11 +6,15 @@
 
 mod arrival;
 mod body;
+mod client;
+mod client_io;
 mod clock;
 mod connection;
 mod error;
 mod exchange;
 mod headers;
+mod http1;
+mod http2;
 mod listener;
 mod outgoing;
 mod plane;

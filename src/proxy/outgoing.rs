@@ -7,14 +7,15 @@
 use std::rc::Rc;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header, uri};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 
 use super::body::{RequestBody, Upload};
-use super::connection::Client;
+use super::client::Client;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::headers;
 use super::view::View;
+use crate::net::body::Received;
 use crate::routing::{Query, normal_host, normal_path};
 
 /// A request on its way to an endpoint, and what it takes to send it again.
@@ -36,7 +37,7 @@ struct Spare {
 impl Outgoing {
     /// # Errors
     /// When the target cannot be written in origin form.
-    pub(super) fn new(request: Request<Incoming>, target: Target, exchange: &Exchange) -> Result<Self, ProxyError> {
+    pub(super) fn new(request: Request<Received>, target: Target, exchange: &Exchange) -> Result<Self, ProxyError> {
         let (mut parts, body) = request.into_parts();
         let received = std::mem::replace(&mut parts.version, Version::HTTP_11);
         if target.uri.authority().is_some() {
@@ -83,7 +84,7 @@ pub(super) struct Target {
 
 impl Target {
     /// Refuses what could be read in two ways (faults.md 1.2).
-    pub(super) fn of(request: &Request<Incoming>) -> Result<Self, ProxyError> {
+    pub(super) fn of(request: &Request<Received>) -> Result<Self, ProxyError> {
         if request.method() == http::Method::CONNECT {
             return Err(ProxyError::BadRequest("CONNECT is not proxied"));
         }
@@ -127,7 +128,7 @@ impl Target {
 }
 
 /// The one host a request names: the target's authority wins over `Host` (RFC 9112 section 3.2.2).
-fn authority(request: &Request<Incoming>) -> Result<HeaderValue, ProxyError> {
+fn authority(request: &Request<Received>) -> Result<HeaderValue, ProxyError> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let (first, second) = (hosts.next(), hosts.next());
     if second.is_some() {

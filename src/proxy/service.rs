@@ -3,15 +3,15 @@
 //! Invariants: the snapshot is read once per choice; the claim is counted before the choice is final; an endpoint sees
 //! a request a second time only if nothing of the first time was written (faults.md 2.2).
 
-use std::convert::Infallible;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 
 use super::body::{Body, RequestBody, Upload};
-use super::connection::{Busy, Client};
+use super::client::{Busy, Client};
 use super::error::ProxyError;
 use super::exchange::{Choice, Exchange, Head};
 use super::headers;
@@ -21,6 +21,7 @@ use super::view::View;
 use super::worker::Worker;
 use crate::config::UpstreamTimeouts;
 use crate::model::Instant;
+use crate::net::body::Received;
 use crate::net::upstream::{DialError, Lease, Upstream};
 use crate::pool::Unavailable;
 
@@ -31,8 +32,9 @@ const CONNECT_ATTEMPTS: usize = 2;
 pub(super) async fn serve(
     worker: Rc<Worker>,
     client: Rc<Client>,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+    request: Request<Received>,
+    _early: Early,
+) -> Response<Body> {
     let busy = Busy::new(&client);
     let view = worker.view();
     let now = worker.clock.unix_ms(worker.clock.now());
@@ -41,7 +43,7 @@ pub(super) async fn serve(
     let mut exchange = Exchange::new(worker.clone(), view.clone(), client.clone(), request_id, head);
     let result = forward(&worker, &view, &client, &mut exchange, request).await;
     let is_closing = worker.is_closing() || client.closing().is_some();
-    Ok(match result {
+    match result {
         Ok(Answer { mut head, lease, is_odd, deadline }) => {
             close_if(is_closing, &mut head);
             head.map(|body| Body::upstream(body, exchange, lease, is_odd, deadline).hold(busy))
@@ -52,7 +54,13 @@ pub(super) async fn serve(
             close_if(is_closing, &mut answer);
             answer.map(|body| body.hold(busy))
         }
-    })
+    }
+}
+
+/// Where 1xx answers go.
+pub(super) enum Early {
+    Http1(Rc<Client>),
+    Http2(Rc<RefCell<h2::server::SendResponse<Bytes>>>),
 }
 
 fn close_if<B>(is_closing: bool, answer: &mut Response<B>) {
@@ -63,7 +71,7 @@ fn close_if<B>(is_closing: bool, answer: &mut Response<B>) {
 
 /// The head of an endpoint's answer, and what its body still needs.
 struct Answer {
-    head: Response<Incoming>,
+    head: Response<Received>,
     lease: Lease<RequestBody>,
     is_odd: bool,
     deadline: Option<std::pin::Pin<Box<tokio::time::Sleep>>>,
@@ -74,7 +82,7 @@ async fn forward(
     view: &Rc<View>,
     client: &Client,
     exchange: &mut Exchange,
-    request: Request<Incoming>,
+    request: Request<Received>,
 ) -> Result<Answer, ProxyError> {
     let target = Target::of(&request)?;
     let route = target.route(view, client, request.method().as_str())?;
@@ -220,11 +228,11 @@ async fn send(
     lease: &mut Lease<RequestBody>,
     outgoing: &mut Outgoing,
     deadlines: &Deadlines,
-) -> Result<Response<Incoming>, Failed> {
+) -> Result<Response<Received>, Failed> {
     let Some(request) = outgoing.request.take() else { return Err(Failed::Sent(ProxyError::Reset)) };
     let answer = tokio::select! {
         biased;
-        answer = lease.send(request) => answer,
+        answer = lease.send(request) => answer.map(|head| head.map(Received::from)),
         which = deadlines.head() => return Err(Failed::Sent(ProxyError::Timeout(which))),
     };
     answer.map_err(|mut error| {
@@ -285,7 +293,7 @@ impl Deadlines {
     }
 }
 
-fn access_head(request: &Request<Incoming>) -> Head {
+fn access_head(request: &Request<Received>) -> Head {
     let headers = request.headers();
     Head {
         method: request.method().clone(),

@@ -13,8 +13,9 @@ use arc_swap::cache::Cache;
 use slab::Slab;
 
 use super::body::RequestBody;
+use super::client::{Client, Phase};
 use super::clock::Clock;
-use super::connection::{Client, GRACE, Phase};
+use super::connection::GRACE;
 use super::view::View;
 use crate::config::Bind;
 use crate::model::Instant;

@@ -268,7 +268,9 @@ fn addresses(world: &World, begun: Instant) -> Addresses {
     let listening = world.listeners.listening();
     let mut line = format!("weir {}", env!("CARGO_PKG_VERSION").trim_end_matches(".0"));
     for listener in &listening {
-        line += &format!("  {} http://{}", listener.name, listener.address);
+        // As curl has it: `--unix-socket`, not a URL.
+        let scheme = if listener.address.tcp().is_some() { "http://" } else { "" };
+        line += &format!("  {} {scheme}{}", listener.name, listener.address);
     }
     line += &format!("   dashboard http://{admin}");
     for split in &world.store.snapshot().splits {

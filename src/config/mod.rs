@@ -24,6 +24,7 @@ mod secure;
 pub mod sizes;
 mod suggest;
 mod tree;
+mod trust;
 mod types;
 
 #[cfg(test)]

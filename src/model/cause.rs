@@ -68,11 +68,15 @@ pub enum Refusal {
     BodyTooLarge,
     /// More than the route's `rate_limit`.
     RateLimited,
+    /// A trusted peer that had to send a PROXY header sent none in time, or a bad one.
+    ProxyHeader,
+    /// A peer that may not connect here at all.
+    Untrusted,
 }
 
 impl Refusal {
     /// All refusals, in the order of their index.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::BadRequest,
         Self::NoRoute,
         Self::HeaderTooLarge,
@@ -80,6 +84,8 @@ impl Refusal {
         Self::ClientTimeout,
         Self::BodyTooLarge,
         Self::RateLimited,
+        Self::ProxyHeader,
+        Self::Untrusted,
     ];
 
     /// The label used in metrics and in `weir-error`.
@@ -92,6 +98,8 @@ impl Refusal {
             Self::ClientTimeout => "client-timeout",
             Self::BodyTooLarge => "body-too-large",
             Self::RateLimited => "rate-limited",
+            Self::ProxyHeader => "proxy-header",
+            Self::Untrusted => "untrusted",
         }
     }
 }

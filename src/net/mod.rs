@@ -5,5 +5,6 @@
 
 pub mod body;
 pub mod listen;
+pub mod proxy_protocol;
 pub mod socket;
 pub mod upstream;

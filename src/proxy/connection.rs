@@ -5,7 +5,6 @@
 //! the same limits as a request head.
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,8 +12,9 @@ use super::client::{Client, Phase, Protocol, Registered};
 use super::client_io::Transport;
 use super::worker::Worker;
 use super::{http1, http2};
+use crate::config::Bind;
 use crate::model::ListenerName;
-use crate::net::socket::Socket;
+use crate::net::socket::{Peer, Socket};
 
 /// How long a closing listener or process lets idle connections send one more request (faults.md 4.2).
 pub(super) const GRACE: Duration = Duration::from_secs(2);
@@ -26,8 +26,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) async fn serve<P>(
     worker: Rc<Worker>,
     socket: Socket,
-    local: (ListenerName, u16),
-    peer: SocketAddr,
+    local: (ListenerName, Rc<Bind>),
+    peer: Peer,
     _permit: P,
 ) {
     let Some(registered) = Registered::new(&worker, local, peer) else { return };
@@ -51,19 +51,22 @@ async fn open(_worker: &Rc<Worker>, client: &Rc<Client>, mut socket: Socket) -> 
     Ok((protocol, Transport::Plain(socket)))
 }
 
-/// Reads ahead until the preface is there whole or the bytes differ from it.
+/// Reads ahead until the preface is there whole or the bytes differ from it. What came in one packet with a PROXY header
+/// is there already. The head's time runs from its first byte.
 async fn prior_knowledge(client: &Client, socket: &mut Socket) -> io::Result<Protocol> {
     loop {
-        if socket.read_ahead().await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        client.enter(Phase::Head);
         let ahead = socket.ahead();
+        if !ahead.is_empty() && client.phase() == Phase::Idle {
+            client.enter(Phase::Head);
+        }
         if ahead.starts_with(PREFACE) {
             return Ok(Protocol::Http2);
         }
         if !PREFACE.starts_with(ahead) {
             return Ok(Protocol::Http1);
+        }
+        if socket.read_ahead().await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
 }

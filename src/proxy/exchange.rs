@@ -59,7 +59,7 @@ pub(super) struct Exchange {
     view: Rc<View>,
     started: Instant,
     client: Rc<Client>,
-    client_ip: IpAddr,
+    client_ip: Option<IpAddr>,
     pub(super) request_id: RequestId,
     head: Option<Box<Head>>,
     route: Option<usize>,
@@ -96,7 +96,7 @@ impl Exchange {
             worker,
             view,
             started: Instant::now(),
-            client_ip: client.address.ip().to_canonical(),
+            client_ip: client.peer.ip(),
             client,
             request_id,
             head,
@@ -130,13 +130,12 @@ impl Exchange {
     /// Takes the client's address from what the trusted proxies before us say.
     pub(super) fn believe(&mut self, headers: &http::HeaderMap) {
         let Some((_, listener)) = self.view.listener(&self.client.listener) else { return };
-        let trusted = |ip| listener.trusted_proxies.networks.iter().any(|n| n.contains(&ip));
-        self.client_ip = headers::client_ip(headers, self.client_ip, trusted);
+        self.client_ip = headers::client_ip(headers, self.client_ip, |ip| listener.trusted_proxies.trusts(ip));
     }
 
     /// The client's address, for matches and limits.
     pub(super) fn client_ip(&self) -> Option<IpAddr> {
-        Some(self.client_ip)
+        self.client_ip
     }
 
     /// What the endpoint is told about the client, who asked for `host`.

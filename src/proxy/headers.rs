@@ -76,7 +76,11 @@ fn chain(headers: &HeaderMap, peer: &HeaderValue) -> HeaderValue {
 
 /// The client as the trusted proxies before us say: the last address of `X-Forwarded-For` that is not one of theirs.
 /// Anything that is no address ends the search, since whoever wrote it is not known.
-pub(super) fn client_ip(headers: &HeaderMap, peer: IpAddr, is_trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
+pub(super) fn client_ip(
+    headers: &HeaderMap,
+    peer: Option<IpAddr>,
+    is_trusted: impl Fn(Option<IpAddr>) -> bool,
+) -> Option<IpAddr> {
     let mut client = peer;
     let fields: Vec<&str> = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect();
     for entry in fields.iter().rev().flat_map(|field| field.rsplit(',')) {
@@ -84,7 +88,7 @@ pub(super) fn client_ip(headers: &HeaderMap, peer: IpAddr, is_trusted: impl Fn(I
             break;
         }
         let Some(before) = address(entry.trim()) else { break };
-        client = before.to_canonical();
+        client = Some(before.to_canonical());
     }
     client
 }

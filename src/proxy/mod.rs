@@ -4,6 +4,7 @@
 //! Invariants: nothing on the request path takes a lock, crosses a thread, or looks up a label; every accepted request
 //! gets exactly one outcome and one entry in the books (`exchange`).
 
+mod arrival;
 mod attempt;
 mod body;
 mod choose;

@@ -6,20 +6,20 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::listener::{Limit, Socket, accept};
+use super::connection::GRACE;
+use super::listener::{Door, Limit, accept};
 use super::worker::{Shared, TICK, Worker};
+use crate::config::Bind;
 use crate::model::{Instant, ListenerName};
-use crate::net::listen::{Done, ListenerCommand};
+use crate::net::listen::{Acceptor, Done, ListenerCommand};
 use crate::state::Snapshot;
 use crate::telemetry::{AccessLog, Cells};
 
@@ -133,7 +133,7 @@ struct Accepting {
 
 async fn run(worker: Rc<Worker>, limits: Limits, mut inbox: mpsc::UnboundedReceiver<Command>) {
     tokio::task::spawn_local(worker.clone().ticks());
-    let mut accepting: HashMap<SocketAddr, Accepting> = HashMap::new();
+    let mut accepting: HashMap<Rc<Bind>, Accepting> = HashMap::new();
     while let Some(command) = inbox.recv().await {
         match command {
             Command::Listener(command) => obey(&worker, &limits, &mut accepting, command),
@@ -145,21 +145,17 @@ async fn run(worker: Rc<Worker>, limits: Limits, mut inbox: mpsc::UnboundedRecei
     }
 }
 
-fn obey(
-    worker: &Rc<Worker>,
-    limits: &Limits,
-    accepting: &mut HashMap<SocketAddr, Accepting>,
-    command: ListenerCommand,
-) {
+fn obey(worker: &Rc<Worker>, limits: &Limits, accepting: &mut HashMap<Rc<Bind>, Accepting>, command: ListenerCommand) {
     match command {
-        ListenerCommand::Add { name, address, socket } => match TcpListener::from_std(socket) {
-            Ok(listener) => {
+        ListenerCommand::Add { name, address, socket } => match Acceptor::new(socket) {
+            Ok(acceptor) => {
+                let address = Rc::new(address);
                 let limit =
                     limits.lock().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default().clone();
                 let name = Rc::new(RefCell::new(name));
                 let (stop, stopped) = oneshot::channel();
-                let socket = Socket { name: name.clone(), address, listener, limit };
-                tokio::task::spawn_local(accept(worker.clone(), socket, stopped));
+                let door = Door { name: name.clone(), address: address.clone(), limit };
+                tokio::task::spawn_local(accept(worker.clone(), acceptor, door, stopped));
                 accepting.insert(address, Accepting { name, stop });
             }
             Err(error) => tracing::error!(event = "listen-failed", listener = %name, reason = %error),
@@ -171,7 +167,7 @@ fn obey(
         }
         ListenerCommand::Remove { address, done } => {
             if let Some(socket) = accepting.remove(&address) {
-                worker.close_listener(address);
+                worker.close_listener(&address);
                 let _ = socket.stop.send(done);
             }
         }
@@ -182,9 +178,11 @@ fn obey(
 async fn drain(worker: &Rc<Worker>, deadline: Instant) -> usize {
     worker.close();
     let mut look = tokio::time::interval(TICK.min(Duration::from_millis(20)));
-    while !worker.clients.borrow().is_empty() {
+    let begun = Instant::now();
+    let arriving = |now| worker.arriving.get() > 0 && now - begun < GRACE;
+    while !worker.clients.borrow().is_empty() || arriving(Instant::now()) {
         if Instant::now() >= deadline {
-            let cut = worker.abort_clients();
+            let cut = worker.abort_clients() + worker.arriving.get();
             // One turn, so that the tasks see their order and the books are written.
             tokio::task::yield_now().await;
             worker.access.flush();

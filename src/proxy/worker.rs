@@ -4,7 +4,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -21,6 +20,7 @@ use super::stall::Stalls;
 use super::tunnel::Tunnels;
 use super::upload::RequestBody;
 use super::view::View;
+use crate::config::Bind;
 use crate::model::Instant;
 use crate::net::upstream::Upstream;
 use crate::pool::Endpoint;
@@ -58,6 +58,8 @@ pub(super) struct Worker {
     view: RefCell<Option<Rc<View>>>,
     upstreams: RefCell<Upstreams>,
     pub(super) clients: RefCell<Slab<Rc<Client>>>,
+    /// Connections that have not said yet whose they are; see `arrival`.
+    pub(super) arriving: Cell<usize>,
     /// Set when the process goes down: answers say `Connection: close`.
     closing: Cell<Option<Instant>>,
 }
@@ -79,6 +81,7 @@ impl Worker {
             view: RefCell::new(None),
             upstreams: RefCell::default(),
             clients: RefCell::default(),
+            arriving: Cell::new(0),
             closing: Cell::new(None),
         };
         worker.view();
@@ -132,9 +135,9 @@ impl Worker {
     }
 
     /// The same for the clients of one listener that has left the configuration.
-    pub(super) fn close_listener(&self, address: SocketAddr) {
+    pub(super) fn close_listener(&self, address: &Bind) {
         let now = Instant::now();
-        for (_, client) in self.clients.borrow().iter().filter(|(_, c)| c.local_port == address.port()) {
+        for (_, client) in self.clients.borrow().iter().filter(|(_, c)| *c.local == *address) {
             client.close(now);
         }
     }

@@ -217,6 +217,14 @@ fn what_is_wrong_is_told_at_its_place() {
 }
 
 #[test]
+fn a_split_may_be_unused_only_if_some_route_is_broken() {
+    let lonely = "[splits.b.versions]\nv1 = { endpoints = [\"127.0.0.1:1\"] }";
+    let answers = "[[routes]]\nmatch = { path = \"/r\" }\nrespond = { code = 200 }\n";
+    assert_eq!(problems(&and(&format!("{answers}{lonely}"))), ["unused-split 11:9 splits.b"]);
+    assert_eq!(problems(&and(&format!("[[routes]]\nname = \"x\"\n{lonely}"))), ["missing-key 8:1 routes[1].split"]);
+}
+
+#[test]
 fn remedies_of_routes_say_what_to_write() {
     for (text, remedy) in [
         (before("name = \"x\""), "exactly one of split, redirect, respond"),

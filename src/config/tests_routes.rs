@@ -217,6 +217,27 @@ fn what_is_wrong_is_told_at_its_place() {
 }
 
 #[test]
+fn a_split_may_be_unused_only_if_some_route_is_broken() {
+    let lonely = "[splits.b.versions]\nv1 = { endpoints = [\"127.0.0.1:1\"] }";
+    let answers = "[[routes]]\nmatch = { path = \"/r\" }\nrespond = { code = 200 }\n";
+    assert_eq!(problems(&and(&format!("{answers}{lonely}"))), ["unused-split 11:9 splits.b"]);
+    assert_eq!(problems(&and(&format!("[[routes]]\nname = \"x\"\n{lonely}"))), ["missing-key 8:1 routes[1].split"]);
+}
+
+#[test]
+fn without_splits_every_route_must_answer_by_itself() {
+    let text = "[listeners.web]\nbind = \"127.0.0.1:80\"\n[[routes]]\nredirect = { to = \"https://a.test{path}\" }\n";
+    let config = check(text).config.unwrap_or_else(|| panic!("{}", check(text).report.text(false)));
+    assert!(config.splits.is_empty());
+    assert_eq!(check(&effective(&config)).config.unwrap(), config, "{}", effective(&config));
+    assert_eq!(
+        problems(&format!("{text}[[routes]]\nname = \"x\"\n")),
+        ["missing-key 5:1 routes[1].split", "empty-config"]
+    );
+    assert_eq!(problems(&text.replace("redirect", "redirekt")), ["unknown-key 4:1 routes[0].redirekt", "empty-config"]);
+}
+
+#[test]
 fn remedies_of_routes_say_what_to_write() {
     for (text, remedy) in [
         (before("name = \"x\""), "exactly one of split, redirect, respond"),

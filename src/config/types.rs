@@ -26,7 +26,7 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// In file order; names unique; at least one.
     pub routes: Vec<Route>,
-    /// In file order; names unique; at least one.
+    /// In file order; names unique; at least one, unless every route answers by itself.
     pub splits: Vec<Split>,
     pub admin: Admin,
     pub telemetry: Telemetry,

@@ -23,7 +23,7 @@ use super::upload::{Bounds, Upload};
 use super::view::View;
 use super::worker::Worker;
 use super::{grpc, headers, local};
-use crate::config::{Action, RateKey, Route, Split};
+use crate::config::{Action, Route, Split};
 use crate::model::Instant;
 use crate::net::body::Received;
 use crate::routing::{Found, Query};
@@ -157,11 +157,7 @@ fn find(
 
 fn limit_rate(view: &View, route: usize, query: &Query<'_>) -> Result<(), ProxyError> {
     let Some(limiter) = &view.snapshot.limiters[route] else { return Ok(()) };
-    let key = match &limiter.limit().per {
-        RateKey::Route => 0,
-        RateKey::ClientIp => limiter.key(query.client),
-        RateKey::Header(name) => limiter.key(query.headers.get(name).map(HeaderValue::as_bytes)),
-    };
+    let key = limiter.key(query.headers, query.client);
     let later = |after: std::time::Duration| ProxyError::RateLimited(after.as_secs_f64().ceil().max(1.0) as u64);
     limiter.take(key, Instant::now()).map_err(later)
 }

@@ -7,12 +7,15 @@
 //! while the heaviest stay remembered. The hasher has a secret: nobody can aim at another's set.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderValue};
+
 use super::bucket::Pace;
 use super::shard::{MAX_KEYS, Shard};
-use crate::config::RateLimit;
+use crate::config::{RateKey, RateLimit};
 use crate::model::Instant;
 
 const SHARDS: usize = 64;
@@ -42,9 +45,15 @@ impl Limiter {
         &self.limit
     }
 
-    /// The key of a client's address or a field's value; for a whole route any constant will do.
-    pub fn key(&self, of: impl std::hash::Hash) -> u64 {
-        self.hasher.hash_one(of)
+    /// Whose bucket a request is let through by, as `limit().per` says. A client is an IPv4 address or an IPv6 /64 (who
+    /// has one IPv6 address has all of these); of several fields of a name the first counts. Clients without an address
+    /// share a bucket, and so do requests without the field.
+    pub fn key(&self, headers: &HeaderMap, client: Option<IpAddr>) -> u64 {
+        match &self.limit.per {
+            RateKey::Route => self.hasher.hash_one(()),
+            RateKey::ClientIp => self.hasher.hash_one(client.map(one_client)),
+            RateKey::Header(name) => self.hasher.hash_one(headers.get(name).map(HeaderValue::as_bytes)),
+        }
     }
 
     /// Takes one token of the key's bucket.
@@ -60,12 +69,18 @@ impl Limiter {
     }
 }
 
+fn one_client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 => v4,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::config::RateKey;
 
     fn limiter(requests: u32, every: Duration, burst: u32) -> (Limiter, Instant) {
         let now = Instant::now();
@@ -81,8 +96,8 @@ mod tests {
     fn keys_do_not_share_a_bucket() {
         let (limiter, now) = limiter(1, Duration::from_secs(1), 2);
         for client in ["10.0.0.1", "10.0.0.2", ""] {
-            let key = limiter.key(client);
-            assert_eq!(key, limiter.key(client));
+            let key = limiter.hasher.hash_one(client);
+            assert_eq!(key, limiter.hasher.hash_one(client));
             assert_eq!(limiter.take(key, now), Ok(()));
             assert_eq!(limiter.take(key, now), Ok(()));
             assert_eq!(limiter.take(key, now), Err(Duration::from_secs(1)));
@@ -90,7 +105,40 @@ mod tests {
             assert_eq!(limiter.take(key, now + Duration::from_secs(1)), Ok(()));
         }
         let earlier = now.checked_sub(Duration::from_secs(5)).unwrap();
-        assert_eq!(limiter.take(limiter.key("early"), earlier), Ok(()));
+        assert_eq!(limiter.take(limiter.hasher.hash_one("early"), earlier), Ok(()));
+    }
+
+    #[test]
+    fn a_request_is_its_route_its_client_or_its_field() {
+        let limiter = |per| {
+            let limit = RateLimit { per, requests: 1, every: Duration::from_secs(1), burst: 1 };
+            Limiter::new(&limit, Instant::now(), RandomState::new())
+        };
+        let fields = |value: Option<&'static str>| -> HeaderMap {
+            let name = http::HeaderName::from_static("x-key");
+            value.map(|v| (name, HeaderValue::from_static(v))).into_iter().collect()
+        };
+        let (a, b, none) = (fields(Some("a")), fields(Some("b")), fields(None));
+        let ip = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        let route = limiter(RateKey::Route);
+        assert_eq!(route.key(&a, ip("::1")), route.key(&b, None));
+        let field = limiter(RateKey::Header(http::HeaderName::from_static("x-key")));
+        assert_eq!(field.key(&a, None), field.key(&a, ip("::1")));
+        let keys =
+            [field.key(&a, None), field.key(&b, None), field.key(&none, None), field.key(&fields(Some("")), None)];
+        assert!((0..4).all(|i| (0..i).all(|j| keys[i] != keys[j])));
+        let client = limiter(RateKey::ClientIp);
+        for (one, other, same) in [
+            (ip("10.0.0.1"), ip("10.0.0.1"), true),
+            (ip("10.0.0.1"), ip("::ffff:10.0.0.1"), true),
+            (ip("10.0.0.1"), ip("10.0.0.2"), false),
+            (ip("2001:db8:0:1::1"), ip("2001:db8:0:1:ffff::2"), true),
+            (ip("2001:db8:0:1::1"), ip("2001:db8:0:2::1"), false),
+            (None, None, true),
+            (None, ip("::"), false),
+        ] {
+            assert_eq!(client.key(&a, one) == client.key(&b, other), same, "{one:?} {other:?}");
+        }
     }
 
     #[test]
@@ -105,7 +153,7 @@ mod tests {
     #[test]
     fn every_busy_bucket_is_remembered_while_there_is_room() {
         let (limiter, now) = limiter(1, Duration::from_secs(3600), 1);
-        let keys: Vec<u64> = (0..4096).map(|i| limiter.key(i)).collect();
+        let keys: Vec<u64> = (0..4096).map(|i| limiter.hasher.hash_one(i)).collect();
         assert!(keys.iter().all(|&key| limiter.take(key, now).is_ok()));
         assert!(keys.iter().all(|&key| limiter.take(key, now).is_err()));
     }
@@ -114,7 +162,7 @@ mod tests {
     fn full_buckets_make_room_and_the_table_does_not_grow() {
         let (limiter, mut now) = limiter(1000, Duration::from_secs(1), 1);
         for round in 0..200 {
-            (0..64).for_each(|i| _ = limiter.take(limiter.key((round, i)), now));
+            (0..64).for_each(|i| _ = limiter.take(limiter.hasher.hash_one((round, i)), now));
             now += Duration::from_secs(1);
         }
         // 12,800 keys were seen, 64 at a time.
@@ -124,10 +172,10 @@ mod tests {
     #[test]
     fn a_flood_of_keys_grows_nothing_and_frees_no_heavy_user() {
         let (limiter, now) = limiter(1, Duration::from_secs(60), 10);
-        let heavy = limiter.key("heavy");
+        let heavy = limiter.hasher.hash_one("heavy");
         (0..10).for_each(|_| limiter.take(heavy, now).unwrap());
         for i in 0..4 * Limiter::KEYS {
-            assert_eq!(limiter.take(limiter.key(i), now), Ok(()));
+            assert_eq!(limiter.take(limiter.hasher.hash_one(i), now), Ok(()));
         }
         assert_eq!(size(&limiter), Limiter::KEYS);
         assert!(limiter.take(heavy, now).is_err());

@@ -64,12 +64,20 @@ pub enum Refusal {
     UriTooLong,
     /// The client took longer than `timeouts.header` for its head.
     ClientTimeout,
+    /// An HTTP/2 connection that was ended because its control frames cost more than its requests.
+    Http2Abuse,
 }
 
 impl Refusal {
     /// All refusals, in the order of their index.
-    pub const ALL: [Self; 5] =
-        [Self::BadRequest, Self::NoRoute, Self::HeaderTooLarge, Self::UriTooLong, Self::ClientTimeout];
+    pub const ALL: [Self; 6] = [
+        Self::BadRequest,
+        Self::NoRoute,
+        Self::HeaderTooLarge,
+        Self::UriTooLong,
+        Self::ClientTimeout,
+        Self::Http2Abuse,
+    ];
 
     /// The label used in metrics and in `weir-error`.
     pub fn as_str(self) -> &'static str {
@@ -79,6 +87,7 @@ impl Refusal {
             Self::HeaderTooLarge => "header-too-large",
             Self::UriTooLong => "uri-too-long",
             Self::ClientTimeout => "client-timeout",
+            Self::Http2Abuse => "http2-abuse",
         }
     }
 }

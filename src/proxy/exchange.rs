@@ -233,7 +233,7 @@ impl Exchange {
             method: head.method.as_str(),
             host: head.host.to_str().unwrap_or_default(),
             path: head.uri.path(),
-            proto: if head.version == http::Version::HTTP_10 { "http/1.0" } else { "http/1.1" },
+            proto: proto(head.version),
             status: self.outcome().0,
             bytes_in: self.bytes_in(),
             bytes_out: self.bytes_out,
@@ -248,6 +248,15 @@ impl Exchange {
             picked: names.map(|_| "weight"),
             error,
         });
+    }
+}
+
+/// What the request came over, in the access log's words.
+fn proto(version: http::Version) -> &'static str {
+    match version {
+        http::Version::HTTP_10 => "http/1.0",
+        http::Version::HTTP_2 => "h2",
+        _ => "http/1.1",
     }
 }
 

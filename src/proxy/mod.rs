@@ -11,6 +11,7 @@ mod clock;
 mod connection;
 mod error;
 mod exchange;
+mod flush;
 mod headers;
 mod http1;
 mod http2;
@@ -19,6 +20,7 @@ mod outgoing;
 mod plane;
 mod request_id;
 mod service;
+mod stall;
 mod view;
 mod worker;
 

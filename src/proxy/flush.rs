@@ -282,3 +282,157 @@ impl<T> std::fmt::Debug for Line<T> {
         f.debug_struct("Line").field("waiting", &(self.out.len() - self.sent)).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+
+    /// Notes the length of each write.
+    struct Noting {
+        io: DuplexStream,
+        writes: Rc<RefCell<Vec<usize>>>,
+    }
+
+    impl AsyncRead for Noting {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.io).poll_read(cx, buf)
+        }
+    }
+
+    impl AsyncWrite for Noting {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            let n = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
+            self.writes.borrow_mut().push(n);
+            Poll::Ready(Ok(n))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.io).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.io).poll_shutdown(cx)
+        }
+    }
+
+    struct Setup {
+        ours: Deferred<Noting>,
+        theirs: DuplexStream,
+        writes: Rc<RefCell<Vec<usize>>>,
+        /// How often it was blocked, and whether it is.
+        blocked: Rc<Cell<(usize, bool)>>,
+    }
+
+    /// The socket takes `room` bytes until the peer reads.
+    fn setup(flusher: &Rc<Flusher<Noting>>, room: usize) -> Setup {
+        let (io, theirs) = tokio::io::duplex(room);
+        let (writes, blocked) = (Rc::<RefCell<Vec<usize>>>::default(), Rc::<Cell<_>>::default());
+        let told = blocked.clone();
+        let on_blocked = move |is: bool| told.set((told.get().0 + usize::from(is), is));
+        let io = Noting { io, writes: writes.clone() };
+        Setup { ours: Deferred::new(io, flusher.clone(), Box::new(on_blocked)), theirs, writes, blocked }
+    }
+
+    async fn beside<T>(flusher: &Rc<Flusher<Noting>>, task: impl Future<Output = T>) -> T {
+        tokio::select! {
+            () = flusher.clone().run() => unreachable!("runs for ever"),
+            done = task => done,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_flushed_in_one_turn_leaves_in_one_write() {
+        let flusher = Rc::default();
+        let mut s = setup(&flusher, 1 << 20);
+        beside(&flusher, async {
+            for _ in 0..3 {
+                s.ours.write_all(b"12345").await.unwrap();
+                s.ours.flush().await.unwrap();
+            }
+            assert!(s.writes.borrow().is_empty(), "not before the turn's end");
+            let mut got = [0; 15];
+            s.theirs.read_exact(&mut got).await.unwrap();
+            assert_eq!((&got, &*s.writes.borrow()), (b"123451234512345", &vec![15]));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_and_nothing_is_lost() {
+        let flusher = Rc::default();
+        let mut s = setup(&flusher, 1000);
+        let all: Vec<u8> = (0..3 * LIMIT + 7).map(|i| (i % 251) as u8).collect();
+        let sent = Cell::new(0);
+        let write = async {
+            while sent.get() < all.len() {
+                let n = s.ours.write(&all[sent.get()..]).await.unwrap();
+                sent.set(sent.get() + n);
+                s.ours.flush().await.unwrap();
+            }
+            // As a connection's task does when it is woken, and at its end.
+            s.ours.shutdown().await.unwrap();
+        };
+        let read = async {
+            let mut got = Vec::new();
+            while s.theirs.read_buf(&mut got).await.unwrap() > 0 {
+                assert!(sent.get() <= got.len() + LIMIT + 2000, "{} waits", sent.get() - got.len());
+            }
+            assert!(got == all);
+        };
+        beside(&flusher, async { tokio::join!(write, read) }).await;
+        assert!(s.blocked.get().0 > 0 && !s.blocked.get().1, "{:?}", s.blocked.get());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_reads_nothing_is_told_of() {
+        let flusher = Rc::default();
+        let mut s = setup(&flusher, 10);
+        beside(&flusher, async {
+            s.ours.write_all(&[1; 100]).await.unwrap();
+            s.ours.flush().await.unwrap();
+            while !s.blocked.get().1 {
+                tokio::task::yield_now().await;
+            }
+            // Whoever is woken by the room comes in again, and so it goes on.
+            let mut got = [0; 100];
+            let read = s.theirs.read_exact(&mut got);
+            let wake = std::future::poll_fn(|cx| Pin::new(&mut s.ours).poll_empty(cx));
+            tokio::join!(async { read.await.unwrap() }, async { wake.await.unwrap() });
+            assert!(!s.blocked.get().1);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_error_is_told_at_the_next_poll() {
+        let flusher = Rc::default();
+        let mut s = setup(&flusher, 1000);
+        drop(s.theirs);
+        beside(&flusher, async {
+            s.ours.write_all(b"lost").await.unwrap();
+            s.ours.flush().await.unwrap();
+            while s.ours.flush().await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(s.ours.write(b"more").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+            assert!(s.ours.shutdown().await.is_err());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn the_end_waits_for_what_is_left() {
+        let flusher = Rc::default();
+        let mut s = setup(&flusher, 1 << 20);
+        // No flusher runs at all.
+        s.ours.write_all(b"last words").await.unwrap();
+        s.ours.shutdown().await.unwrap();
+        let mut got = Vec::new();
+        s.theirs.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, b"last words");
+    }
+}

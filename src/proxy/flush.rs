@@ -330,7 +330,7 @@ mod tests {
     /// The socket takes `room` bytes until the peer reads.
     fn setup(flusher: &Rc<Flusher<Noting>>, room: usize) -> Setup {
         let (io, theirs) = tokio::io::duplex(room);
-        let (writes, blocked) = (Rc::<RefCell<Vec<usize>>>::default(), Rc::<Cell<_>>::default());
+        let (writes, blocked) = (Rc::<RefCell<Vec<usize>>>::default(), Rc::<Cell<(usize, bool)>>::default());
         let told = blocked.clone();
         let on_blocked = move |is: bool| told.set((told.get().0 + usize::from(is), is));
         let io = Noting { io, writes: writes.clone() };

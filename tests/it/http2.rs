@@ -115,18 +115,18 @@ fn a_body_with_trailers_goes_both_ways() {
 #[test]
 fn answers_without_a_body_end_with_their_head() {
     let origin = Origin::scripted(|exchange| match exchange.head.target() {
-        "/204" => {
+        "/x/204" => {
             exchange.wire.send("HTTP/1.1 204 No Content\r\n\r\n")?;
             Ok(After::Keep)
         }
-        "/304" => {
+        "/x/304" => {
             exchange.wire.send("HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n")?;
             Ok(After::Keep)
         }
         _ => exchange.ok("seven b"),
     });
     let weir =
-        Weir::start(&Conf::one(origin.address).routes("[[routes]]\nmatch = { path = \"/x/\" }\nsplit = \"shop\""));
+        Weir::start(&Conf::one(origin.address).routes("[[routes]]\nmatch = { path_prefix = \"/x\" }\nsplit = \"shop\""));
     drive(async {
         let mut client = connect(&weir).await;
         for (method, path, status) in

@@ -148,7 +148,10 @@ impl Server {
                     tokio::task::spawn_local(stream::serve(self.shared.clone(), request, respond));
                 }
                 Some(Err(error)) => {
-                    count(&self.shared.client, &error);
+                    // Both of us may have had enough of the same flood.
+                    if self.stage != Stage::Ending {
+                        count(&self.shared.client, &error);
+                    }
                     return Poll::Ready(());
                 }
                 None => return Poll::Ready(()),

@@ -72,11 +72,13 @@ pub enum Refusal {
     ProxyHeader,
     /// A peer that may not connect here at all.
     Untrusted,
+    /// An HTTP/2 connection that was ended because its control frames cost more than its requests.
+    Http2Abuse,
 }
 
 impl Refusal {
     /// All refusals, in the order of their index.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::BadRequest,
         Self::NoRoute,
         Self::HeaderTooLarge,
@@ -86,6 +88,7 @@ impl Refusal {
         Self::RateLimited,
         Self::ProxyHeader,
         Self::Untrusted,
+        Self::Http2Abuse,
     ];
 
     /// The label used in metrics and in `weir-error`.
@@ -100,6 +103,7 @@ impl Refusal {
             Self::RateLimited => "rate-limited",
             Self::ProxyHeader => "proxy-header",
             Self::Untrusted => "untrusted",
+            Self::Http2Abuse => "http2-abuse",
         }
     }
 }

@@ -64,6 +64,8 @@ pub(super) struct Client {
     pub(super) protocol: Cell<Option<Protocol>>,
     /// Since when the client takes no more of what we have to send.
     pub(super) blocked: Cell<Option<Instant>>,
+    /// Since when an HTTP/2 header block has waited for its rest. Apart from the phase: other streams go on meanwhile.
+    pub(super) block_since: Cell<Option<Instant>>,
     clock: Rc<Clock>,
     phase: Cell<Phase>,
     requests: Cell<u32>,
@@ -193,6 +195,7 @@ impl Registered {
             is_secure: Cell::new(false),
             protocol: Cell::new(None),
             blocked: Cell::new(None),
+            block_since: Cell::new(None),
             clock: worker.clock.clone(),
             phase: Cell::new(Phase::Idle),
             requests: Cell::new(0),

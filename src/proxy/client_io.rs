@@ -35,12 +35,12 @@ pub(super) enum Transport {
 pub(super) struct ClientIo {
     transport: Transport,
     client: Rc<Client>,
-    linger: Option<Pin<Box<Sleep>>>,
+    linger: Linger,
 }
 
 impl ClientIo {
     pub(super) fn new(transport: Transport, client: Rc<Client>) -> Self {
-        Self { transport, client, linger: None }
+        Self { transport, client, linger: Linger::default() }
     }
 }
 
@@ -74,22 +74,32 @@ impl AsyncWrite for ClientIo {
     }
 
     /// Half-closes, then reads what the client still sends until it closes too or `LINGER` is over.
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.linger.is_none() {
-            ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
-            self.linger = Some(Box::pin(tokio::time::sleep(LINGER)));
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { transport, linger, .. } = self.get_mut();
+        linger.poll_end(transport, cx)
+    }
+}
+
+/// The polite end of a connection; see the file's head.
+#[derive(Default)]
+pub(super) struct Linger(Option<Pin<Box<Sleep>>>);
+
+impl Linger {
+    /// Half-closes, then reads what the client still sends until it closes too or `LINGER` is over.
+    pub(super) fn poll_end(&mut self, transport: &mut Transport, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.0.is_none() {
+            ready!(Pin::new(&mut *transport).poll_shutdown(cx))?;
         }
+        let over = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
         loop {
             let mut scratch = [std::mem::MaybeUninit::uninit(); 4096];
             let mut rest = ReadBuf::uninit(&mut scratch);
-            match Pin::new(&mut self.transport).poll_read(cx, &mut rest) {
+            match Pin::new(&mut *transport).poll_read(cx, &mut rest) {
                 Poll::Ready(Ok(())) if !rest.filled().is_empty() => {}
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
-                Poll::Pending => break,
+                Poll::Pending => return over.as_mut().poll(cx).map(Ok),
             }
         }
-        let Some(linger) = &mut self.linger else { return Poll::Ready(Ok(())) };
-        linger.as_mut().poll(cx).map(Ok)
     }
 }
 

@@ -15,6 +15,7 @@ mod connection;
 mod deadlines;
 mod error;
 mod exchange;
+mod flush;
 mod grpc;
 mod headers;
 mod http1;

@@ -133,6 +133,7 @@ struct Accepting {
 
 async fn run(worker: Rc<Worker>, limits: Limits, mut inbox: mpsc::UnboundedReceiver<Command>) {
     tokio::task::spawn_local(worker.clone().ticks());
+    tokio::task::spawn_local(tokio::task::unconstrained(worker.flusher.clone().run()));
     let mut accepting: HashMap<Rc<Bind>, Accepting> = HashMap::new();
     while let Some(command) = inbox.recv().await {
         match command {

@@ -13,9 +13,11 @@ use arc_swap::cache::Cache;
 use slab::Slab;
 use tokio::sync::Notify;
 
-use super::client::{Client, Phase};
+use super::client::{Client, Phase, Protocol};
+use super::client_io::Transport;
 use super::clock::Clock;
 use super::connection::GRACE;
+use super::flush::Flusher;
 use super::stall::Stalls;
 use super::tunnel::Tunnels;
 use super::upload::RequestBody;
@@ -53,6 +55,8 @@ pub(super) struct Worker {
     pub(super) access: AccessLog,
     pub(super) rng: RefCell<fastrand::Rng>,
     pub(super) clock: Rc<Clock>,
+    /// Writes out what this worker's connections have to say.
+    pub(super) flusher: Rc<Flusher<Transport>>,
     pub(super) stalls: Rc<Stalls>,
     snapshot: RefCell<SnapshotCache>,
     view: RefCell<Option<Rc<View>>>,
@@ -75,6 +79,7 @@ impl Worker {
             tunnels: Rc::default(),
             access,
             rng: RefCell::new(fastrand::Rng::new()),
+            flusher: Rc::default(),
             stalls: Stalls::new(clock.clone()),
             clock,
             snapshot: RefCell::new(Cache::new(shared.snapshot)),
@@ -163,6 +168,7 @@ impl Worker {
         self.clock.tick();
         let view = self.view();
         self.stalls.look();
+        self.tunnels.look();
         self.tidy_clients(&view);
         self.tidy_upstreams();
         self.access.flush();
@@ -173,6 +179,10 @@ impl Worker {
         let over = |since: Instant, limit: Option<Duration>| limit.is_some_and(|l| now.duration_since(since) >= l);
         for (_, client) in self.clients.borrow().iter() {
             let closing = client.closing().or(self.closing.get());
+            if client.protocol.get() == Some(Protocol::Http2) {
+                tidy_http2(client, now, closing.is_some(), view);
+                continue;
+            }
             match client.phase() {
                 Phase::Busy => {
                     let Some(since) = client.blocked.get() else { continue };
@@ -204,5 +214,24 @@ impl Worker {
             upstream.tidy(now, endpoint.is_draining());
             Rc::strong_count(upstream) > 1
         });
+    }
+}
+
+/// An HTTP/2 client is told at once to go, even amid its requests: what it has begun is finished, and no request is lost
+/// (RFC 9113 section 6.8).
+fn tidy_http2(client: &Client, now: Instant, is_closing: bool, view: &View) {
+    if is_closing && client.order().is_none() {
+        client.finish();
+    }
+    let Some((_, listener)) = view.listener(&client.listener) else { return };
+    let timeouts = &listener.timeouts;
+    let over = |since: Instant, limit: Option<Duration>| limit.is_some_and(|l| now.duration_since(since) >= l);
+    let head = (client.phase() == Phase::Head).then(|| client.since()).or(client.block_since.get());
+    if client.blocked.get().is_some_and(|since| over(since, timeouts.body)) {
+        client.abort();
+    } else if head.is_some_and(|since| over(since, timeouts.header)) {
+        client.expire();
+    } else if client.phase() == Phase::Idle && over(client.since(), timeouts.idle) && client.order().is_none() {
+        client.finish();
     }
 }

@@ -13,6 +13,8 @@ mod drain;
 mod errors;
 mod forwarding;
 mod headers;
+mod http2;
+mod http2_abuse;
 mod instruments;
 mod listeners;
 mod logs;

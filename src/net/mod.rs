@@ -4,6 +4,7 @@
 //! Refuses: HTTP semantics (that is `proxy`) and choosing endpoints (that is `pool`).
 
 pub mod body;
+pub mod duplex;
 pub mod listen;
 pub mod socket;
 pub mod upstream;

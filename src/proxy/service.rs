@@ -22,7 +22,7 @@ use super::worker::Worker;
 use crate::config::UpstreamTimeouts;
 use crate::model::Instant;
 use crate::net::body::Received;
-use crate::net::upstream::{DialError, Lease, Upstream};
+use crate::net::upstream::{DialError, Lease, SendFault, Upstream};
 use crate::pool::Unavailable;
 
 /// Attempts to connect, all at different endpoints, before a request is given up.
@@ -230,23 +230,28 @@ async fn send(
     deadlines: &Deadlines,
 ) -> Result<Response<Received>, Failed> {
     let Some(request) = outgoing.request.take() else { return Err(Failed::Sent(ProxyError::Reset)) };
+    // INTEGRATOR: on to the client, by `Early`.
+    let mut interim = |_: Response<()>| {};
     let answer = tokio::select! {
         biased;
-        answer = lease.send(request) => answer.map(|head| head.map(Received::from)),
+        answer = lease.send(request, &mut interim) => answer,
         which = deadlines.head() => return Err(Failed::Sent(ProxyError::Timeout(which))),
     };
-    answer.map_err(|mut error| {
-        outgoing.request = error.take_message();
+    answer.map_err(|error| {
+        outgoing.request = error.request;
         if outgoing.request.is_some() {
             Failed::Unsent(ProxyError::Connect)
         } else {
-            Failed::Sent(sent_error(error.error()))
+            Failed::Sent(sent_error(error.kind))
         }
     })
 }
 
-fn sent_error(error: &hyper::Error) -> ProxyError {
-    if error.is_parse() || error.is_parse_too_large() { ProxyError::Protocol } else { ProxyError::Reset }
+fn sent_error(fault: SendFault) -> ProxyError {
+    match fault {
+        SendFault::Protocol | SendFault::HeadTooLarge | SendFault::TooManyInterim => ProxyError::Protocol,
+        SendFault::Closed | SendFault::Body | SendFault::NoExtendedConnect => ProxyError::Reset,
+    }
 }
 
 /// When an exchange is given up (`timeouts` of its split).

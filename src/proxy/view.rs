@@ -12,9 +12,9 @@ use http::HeaderValue;
 
 use super::body::RequestBody;
 use super::worker::Worker;
-use crate::config::Listener;
-use crate::model::ListenerName;
-use crate::net::upstream::Upstream;
+use crate::config::{Listener, Protocol, Split};
+use crate::model::{ListenerName, VersionName};
+use crate::net::upstream::{Settings, Upstream};
 use crate::routing::{Deck, Shares};
 use crate::state::{Snapshot, SplitState};
 use crate::telemetry::{CodeCell, VersionCell};
@@ -86,11 +86,13 @@ impl SplitView {
             Some(old) => old.deck.clone(),
             None => Rc::new(RefCell::new(Deck::new(&mut worker.rng.borrow_mut()))),
         };
-        let idle_cap = config.pool.idle_per_endpoint.div_ceil(worker.of);
-        let versions = state.versions.iter().map(|v| VersionView {
-            cell: worker.cells.version(worker.index, &state.name, &v.name, state.epoch),
-            upstreams: v.pool.endpoints().iter().map(|e| worker.upstream(e, idle_cap, config.timeouts.idle)).collect(),
-            shown_as: config.expose_version.then(|| HeaderValue::from_str(v.name.as_str()).ok()).flatten(),
+        let versions = state.versions.iter().map(|v| {
+            let settings = settings(worker, config, &v.name);
+            VersionView {
+                cell: worker.cells.version(worker.index, &state.name, &v.name, state.epoch),
+                upstreams: v.pool.endpoints().iter().map(|e| worker.upstream(e, settings.clone())).collect(),
+                shown_as: config.expose_version.then(|| HeaderValue::from_str(v.name.as_str()).ok()).flatten(),
+            }
         });
         let versions = versions.collect();
         Self { deck, shares: Shares::new(&state.coin.0), versions, state }
@@ -99,5 +101,17 @@ impl SplitView {
     /// The version the coin gives this request; `None` when none is open.
     pub(super) fn pick(&self, rng: &mut fastrand::Rng) -> Option<usize> {
         self.shares.pick(self.deck.borrow_mut().deal(rng))
+    }
+}
+
+/// How the endpoints of a version are spoken to.
+fn settings(worker: &Worker, config: &Split, version: &VersionName) -> Settings {
+    let version = config.versions.iter().find(|v| v.name == *version);
+    Settings {
+        idle_cap: config.pool.idle_per_endpoint.div_ceil(worker.of),
+        idle_for: config.timeouts.idle,
+        protocol: version.map_or(Protocol::Auto, |v| v.protocol),
+        // INTEGRATOR: the client configuration and server name of `Snapshot::upstream_tls`, once it is there.
+        tls: None,
     }
 }

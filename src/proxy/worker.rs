@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use super::clock::Clock;
 use super::connection::GRACE;
 use super::view::View;
 use crate::model::Instant;
-use crate::net::upstream::Upstream;
+use crate::net::upstream::{Settings, Upstream};
 use crate::pool::Endpoint;
 use crate::state::Snapshot;
 use crate::telemetry::{AccessLog, Cells, Format};
@@ -93,17 +94,18 @@ impl Worker {
     }
 
     /// This worker's connections to an endpoint.
-    pub(super) fn upstream(
-        &self,
-        endpoint: &Arc<Endpoint>,
-        idle_cap: usize,
-        idle_for: Option<Duration>,
-    ) -> Rc<Upstream<RequestBody>> {
+    pub(super) fn upstream(&self, endpoint: &Arc<Endpoint>, settings: Settings) -> Rc<Upstream<RequestBody>> {
         let mut upstreams = self.upstreams.borrow_mut();
-        let new = || (endpoint.clone(), Rc::new(Upstream::new(endpoint.address(), idle_cap, idle_for)));
-        let upstream = upstreams.entry(Arc::as_ptr(endpoint)).or_insert_with(new).1.clone();
-        upstream.set_limits(idle_cap, idle_for);
-        upstream
+        match upstreams.entry(Arc::as_ptr(endpoint)) {
+            Entry::Occupied(entry) => {
+                entry.get().1.configure(settings);
+                entry.get().1.clone()
+            }
+            Entry::Vacant(entry) => {
+                let new = Rc::new(Upstream::new(endpoint.address(), settings));
+                entry.insert((endpoint.clone(), new)).1.clone()
+            }
+        }
     }
 
     pub(super) fn wall_clock(&self, at: Instant) -> SystemTime {

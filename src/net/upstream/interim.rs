@@ -9,7 +9,7 @@
 use std::io;
 use std::mem;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -27,7 +27,8 @@ pub(super) struct Watch {
     has_begun: AtomicBool,
     /// `news` holds answers.
     has_news: AtomicBool,
-    is_storm: AtomicBool,
+    /// Interim answers since `arm`.
+    count: AtomicUsize,
     news: Mutex<News>,
 }
 
@@ -36,7 +37,6 @@ struct News {
     /// The beginning of a head.
     head: Vec<u8>,
     answers: Vec<Response<()>>,
-    count: usize,
     waker: Option<Waker>,
 }
 
@@ -51,6 +51,7 @@ impl Watch {
     /// An answer is awaited from now on.
     pub(super) fn arm(&self) {
         self.has_begun.store(false, Relaxed);
+        self.count.store(0, Relaxed);
         self.phase.store(AWAITED, Relaxed);
     }
 
@@ -61,7 +62,7 @@ impl Watch {
 
     /// There were more interim answers than anybody needs.
     pub(super) fn is_storm(&self) -> bool {
-        self.is_storm.load(Relaxed)
+        self.count.load(Relaxed) > INTERIM_LIMIT
     }
 
     /// The interim answers since the last call.
@@ -125,19 +126,18 @@ impl Watch {
             }
         };
         if phase == PAST {
-            (news.head, news.count) = (Vec::new(), 0);
+            news.head = Vec::new();
         }
         self.phase.store(phase, Relaxed);
         Ok(())
     }
 
     fn tell(&self, news: &mut News, answer: Response<()>) -> io::Result<()> {
-        news.count += 1;
+        self.count.store(self.count.load(Relaxed) + 1, Relaxed);
         if let Some(waker) = news.waker.take() {
             waker.wake();
         }
-        if news.count > INTERIM_LIMIT {
-            self.is_storm.store(true, Relaxed);
+        if self.is_storm() {
             return Err(io::Error::other("too many interim answers"));
         }
         news.answers.push(answer);

@@ -52,6 +52,11 @@ impl Setup {
         self.changed.notify_waiters();
     }
 
+    #[cfg(test)]
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.waiting.get() > 0
+    }
+
     fn has_room_to_lead(&self) -> bool {
         self.waiting.get() >= self.leading.get() * self.places.get()
     }

@@ -13,18 +13,18 @@ use tokio::time::Sleep;
 
 use super::choose::{Choice, Selector};
 use super::deadlines::Deadlines;
+use super::early::Early;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::outgoing::Outgoing;
 use super::retry::{self, Failure, Next, Stage, Standing};
-use super::service::Early;
 use super::upload::{Broken, RequestBody};
 use super::view::View;
 use super::worker::Worker;
-use crate::config::{OnUnavailable, Split, UpstreamTimeouts};
+use crate::config::{HostHeader, OnUnavailable, Split, UpstreamTimeouts};
 use crate::model::Instant;
 use crate::net::body::Received;
-use crate::net::upstream::{DialError, Lease, Upstream};
+use crate::net::upstream::{DialError, Lease, SendFault, Upstream};
 use crate::pool::{Claim, RetryPermit, Unavailable, WaitingGuard};
 
 /// How much of an answer that nobody wants is read to keep its connection, and for how long.
@@ -272,7 +272,12 @@ impl<'a> Trip<'a> {
         let (endpoint, claim) = claimed.map_err(Failure::Unsent)?;
         exchange.attempt(claim, self.at);
         self.tried |= bit(endpoint);
-        let upstream = &self.view.splits[self.choice.split].versions[self.at].upstreams[endpoint];
+        let version = &self.view.splits[self.choice.split].versions[self.at];
+        if version.host == HostHeader::Endpoint {
+            outgoing.name_endpoint(exchange);
+        }
+        let is_tunnel = outgoing.handshake.is_some();
+        let upstream = if is_tunnel { &version.tunnels[endpoint] } else { &version.upstreams[endpoint] };
         at_endpoint(upstream, &self.split().timeouts, self.early, exchange, outgoing).await
     }
 }
@@ -341,7 +346,11 @@ async fn at_endpoint(
 }
 
 fn dial_error(error: &DialError) -> ProxyError {
-    if error.is_local() { ProxyError::Overloaded } else { ProxyError::Connect }
+    match error {
+        error if error.is_local() => ProxyError::Overloaded,
+        DialError::Tls(_) => ProxyError::Tls,
+        _ => ProxyError::Connect,
+    }
 }
 
 /// Sends the request. It is handed about by reference, since every move of it is a copy.
@@ -349,21 +358,26 @@ async fn send(
     lease: &mut Lease<RequestBody>,
     outgoing: &mut Outgoing,
     deadlines: &Deadlines,
-    _early: &Early,
+    early: &Early,
     exchange: &Exchange,
 ) -> Result<Response<Received>, Failure> {
-    let Some(request) = outgoing.request.take() else { return Err(Failure::Sent(ProxyError::Reset)) };
+    let Some(mut request) = outgoing.request.take() else { return Err(Failure::Sent(ProxyError::Reset)) };
+    if let Some(handshake) = &outgoing.handshake {
+        if lease.is_http2() { handshake.ask_http2(&mut request) } else { handshake.ask_http1(&mut request) }
+    }
+    let mut interim = |answer: Response<()>| early.pass(answer, exchange.upload());
     let answer = tokio::select! {
         biased;
-        answer = lease.send(request) => answer.map(|head| head.map(Received::from)),
+        answer = lease.send(request, &mut interim) => answer,
         which = deadlines.head() => return Err(Failure::Sent(ProxyError::Timeout(which))),
     };
-    answer.map_err(|mut error| {
-        outgoing.request = error.take_message();
+    answer.map_err(|error| {
+        outgoing.request = error.request;
         match (&outgoing.request, upload_error(exchange)) {
+            (Some(_), _) if error.kind == SendFault::NoExtendedConnect => Failure::Unsent(ProxyError::Protocol),
             (Some(_), _) => Failure::Unsent(ProxyError::Connect),
             (None, Some(why)) => Failure::Sent(why),
-            (None, None) => Failure::Sent(sent_error(error.error())),
+            (None, None) => Failure::Sent(sent_error(error.kind)),
         }
     })
 }
@@ -377,8 +391,11 @@ fn upload_error(exchange: &Exchange) -> Option<ProxyError> {
     })
 }
 
-fn sent_error(error: &hyper::Error) -> ProxyError {
-    if error.is_parse() || error.is_parse_too_large() { ProxyError::Protocol } else { ProxyError::Reset }
+fn sent_error(fault: SendFault) -> ProxyError {
+    match fault {
+        SendFault::Protocol | SendFault::HeadTooLarge | SendFault::TooManyInterim => ProxyError::Protocol,
+        SendFault::Closed | SendFault::Body | SendFault::NoExtendedConnect => ProxyError::Reset,
+    }
 }
 
 /// Reads an answer nobody wants to its end if that is near, so that its connection can be used again.

@@ -16,6 +16,7 @@ use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::grpc;
 use super::stall::Stall;
+use super::tunnel::Agreed;
 use super::upload::RequestBody;
 use crate::net::body::Received;
 use crate::net::upstream::Lease;
@@ -32,6 +33,8 @@ enum Kind {
     Full(Option<Bytes>),
     /// Boxed, because hyper moves an answer several times and this is most of it.
     Upstream(Box<AnswerBody>),
+    /// None: the connection leaves HTTP after this answer.
+    Tunnel(Box<Agreed>),
 }
 
 /// An endpoint's answer on its way to the client.
@@ -61,6 +64,20 @@ impl Body {
         Self { kind: Kind::Upstream(Box::new(answer)), _busy: None }
     }
 
+    pub(super) fn tunnel(agreed: Agreed) -> Self {
+        Self { kind: Kind::Tunnel(Box::new(agreed)), _busy: None }
+    }
+
+    /// Takes out the tunnel this answer opens, if it opens one; what is left is an empty body.
+    pub(super) fn take_tunnel(&mut self) -> Option<Agreed> {
+        if !matches!(self.kind, Kind::Tunnel(_)) {
+            return None;
+        }
+        let Kind::Tunnel(mut agreed) = std::mem::replace(&mut self.kind, Kind::Full(None)) else { return None };
+        agreed.busy = self._busy.take();
+        Some(*agreed)
+    }
+
     /// Keeps the client's connection marked busy for as long as this body lives.
     pub(super) fn hold(mut self, busy: Busy) -> Self {
         self._busy = Some(busy);
@@ -76,6 +93,7 @@ impl HttpBody for Body {
         match &mut self.kind {
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Kind::Upstream(upstream) => upstream.poll_frame(cx),
+            Kind::Tunnel(_) => Poll::Ready(None),
         }
     }
 
@@ -83,6 +101,7 @@ impl HttpBody for Body {
         match &self.kind {
             Kind::Full(bytes) => bytes.is_none(),
             Kind::Upstream(upstream) => upstream.incoming.is_end_stream(),
+            Kind::Tunnel(_) => true,
         }
     }
 
@@ -90,6 +109,7 @@ impl HttpBody for Body {
         match &self.kind {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Kind::Upstream(upstream) => upstream.incoming.size_hint(),
+            Kind::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }

@@ -66,6 +66,10 @@ pub(super) struct Client {
     pub(super) blocked: Cell<Option<Instant>>,
     /// Since when an HTTP/2 header block has waited for its rest. Apart from the phase: other streams go on meanwhile.
     pub(super) block_since: Cell<Option<Instant>>,
+    /// Interim answers that are to go out before the answer.
+    pub(super) interim: RefCell<Vec<u8>>,
+    /// The HTTP library has written all it had.
+    pub(super) is_flushed: Cell<bool>,
     clock: Rc<Clock>,
     phase: Cell<Phase>,
     requests: Cell<u32>,
@@ -195,6 +199,8 @@ impl Registered {
             is_secure: Cell::new(false),
             protocol: Cell::new(None),
             blocked: Cell::new(None),
+            interim: RefCell::default(),
+            is_flushed: Cell::new(true),
             block_since: Cell::new(None),
             clock: worker.clock.clone(),
             phase: Cell::new(Phase::Idle),

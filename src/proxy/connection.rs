@@ -6,7 +6,11 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio_rustls::TlsAcceptor;
 
 use super::client::{Client, Phase, Protocol, Registered};
 use super::client_io::Transport;
@@ -46,9 +50,35 @@ pub(super) async fn serve<P>(
 }
 
 /// Finds out what the client speaks.
-async fn open(_worker: &Rc<Worker>, client: &Rc<Client>, mut socket: Socket) -> io::Result<(Protocol, Transport)> {
+async fn open(worker: &Rc<Worker>, client: &Rc<Client>, mut socket: Socket) -> io::Result<(Protocol, Transport)> {
+    let view = worker.view();
+    let tls = view.listener(&client.listener).and_then(|(index, _)| view.snapshot.tls[index].clone());
+    drop(view);
+    if let Some(tls) = tls {
+        return secure(client, socket, tls).await;
+    }
     let protocol = prior_knowledge(client, &mut socket).await?;
     Ok((protocol, Transport::Plain(socket)))
+}
+
+/// Shakes hands. The head's time runs from the client's first byte; one that is silent counts as idle.
+async fn secure(client: &Client, mut socket: Socket, tls: Arc<ServerConfig>) -> io::Result<(Protocol, Transport)> {
+    if socket.ahead().is_empty() && socket.read_ahead().await? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    client.enter(Phase::Head);
+    let stream = match TlsAcceptor::from(tls).accept(socket).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            client.cell.handshake_failed();
+            return Err(error);
+        }
+    };
+    client.cell.handshake_ok();
+    client.is_secure.set(true);
+    client.enter(Phase::Idle);
+    let protocol = if stream.get_ref().1.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
+    Ok((protocol, Transport::Tls(Box::new(stream))))
 }
 
 /// Reads ahead until the preface is there whole or the bytes differ from it. What came in one packet with a PROXY header

@@ -4,7 +4,7 @@
 //! chosen with its first attempt's outcome, whoever answered in the end (amendments.md 1.5); every failed attempt counts
 //! for the version that failed; a client that goes away counts, but not as bad (analysis.md section 3).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -284,6 +284,11 @@ impl Exchange {
 
     pub(super) fn add_bytes_out(&mut self, n: u64) {
         self.bytes_out += n;
+    }
+
+    /// Where the present attempt goes.
+    pub(super) fn endpoint(&self) -> Option<SocketAddr> {
+        self.claim.as_ref().map(|claim| claim.endpoint().address())
     }
 
     pub(super) fn endpoint_is_cut(&self) -> bool {

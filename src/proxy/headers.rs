@@ -152,8 +152,8 @@ fn add_via(headers: &mut HeaderMap, received: Version) {
     }
 }
 
-/// One look over the names; nearly always nothing is found, and then nothing is allocated.
-fn remove_connection_fields(headers: &mut HeaderMap, also: impl Fn(&HeaderName) -> bool) {
+/// Takes off what concerns one connection only, and what `also` says. One look over the names; nearly always nothing is found, and then nothing is allocated.
+pub(super) fn remove_connection_fields(headers: &mut HeaderMap, also: impl Fn(&HeaderName) -> bool) {
     let mut gone: Vec<HeaderName> = Vec::new();
     for name in headers.keys() {
         if name == header::CONNECTION {

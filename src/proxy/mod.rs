@@ -13,6 +13,7 @@ mod client_io;
 mod clock;
 mod connection;
 mod deadlines;
+mod early;
 mod error;
 mod exchange;
 mod flush;

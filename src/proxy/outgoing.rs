@@ -14,6 +14,7 @@ use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::headers;
 use super::upload::{RequestBody, Upload};
+use super::websocket::Handshake;
 use crate::config::HeaderEdits;
 use crate::net::body::Received;
 use crate::routing::{normal_host, normal_path, strip_prefix};
@@ -22,6 +23,8 @@ use crate::routing::{normal_host, normal_path, strip_prefix};
 pub(super) struct Outgoing {
     /// Taken while it is being sent; back if nothing of it was.
     pub(super) request: Option<Request<RequestBody>>,
+    /// Asks for a tunnel.
+    pub(super) handshake: Option<Handshake>,
     method: Method,
     upload: Option<Rc<Upload>>,
     spare: Option<Spare>,
@@ -32,6 +35,7 @@ pub(super) struct Plan<'a> {
     /// Length of the prefix to be cut off the path.
     pub(super) prefix: usize,
     pub(super) edits: &'a HeaderEdits,
+    pub(super) handshake: Option<Handshake>,
     /// Its method may be sent again whatever the body.
     pub(super) may_repeat: bool,
 }
@@ -74,7 +78,16 @@ impl Outgoing {
         parts.extensions.clear();
         let method = parts.method.clone();
         let body = upload.as_ref().map(Upload::reader).unwrap_or_default();
-        Ok(Self { request: Some(Request::from_parts(parts, body)), method, upload, spare })
+        let handshake = plan.handshake.clone();
+        Ok(Self { request: Some(Request::from_parts(parts, body)), handshake, method, upload, spare })
+    }
+
+    /// `Host` is to be the endpoint's own address.
+    pub(super) fn name_endpoint(&mut self, exchange: &Exchange) {
+        let address = exchange.endpoint().and_then(|e| HeaderValue::from_str(&e.to_string()).ok());
+        if let (Some(request), Some(address)) = (&mut self.request, address) {
+            request.headers_mut().insert(header::HOST, address);
+        }
     }
 
     pub(super) fn method(&self) -> &Method {
@@ -121,9 +134,6 @@ pub(super) struct Target {
 impl Target {
     /// Refuses what could be read in two ways (faults.md 1.2).
     pub(super) fn of(request: &Request<Received>) -> Result<Self, ProxyError> {
-        if request.method() == http::Method::CONNECT {
-            return Err(ProxyError::NotImplemented("CONNECT is not proxied"));
-        }
         let (host, uri) = (authority(request)?, request.uri().clone());
         // `OPTIONS *` asks about the server as a whole; it is matched as `/` and goes on as it is.
         let raw = if uri.path() == "*" { "/" } else { uri.path() };

@@ -3,10 +3,10 @@
 //! Invariants: what is ambiguous is refused before anything is chosen; every request gets exactly one answer; the
 //! snapshot is read once per choice.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Body as _;
 
@@ -14,29 +14,29 @@ use super::attempt::{Answer, Trip};
 use super::body::{AnswerBody, Body};
 use super::choose::Selector;
 use super::client::{Busy, Client};
+use super::early::Early;
 use super::error::{Asked, ProxyError};
 use super::exchange::{Exchange, Head};
 use super::outgoing::{Outgoing, Plan, Target};
 use super::request_id::RequestId;
 use super::stall::Stall;
+use super::tunnel::Agreed;
 use super::upload::{Bounds, Upload};
 use super::view::View;
+use super::websocket::Handshake;
 use super::worker::Worker;
-use super::{grpc, headers, local};
+use super::{grpc, headers, http2, local, tunnel, websocket};
 use crate::config::{Action, Route, Split};
 use crate::model::Instant;
 use crate::net::body::Received;
+use crate::net::upstream::Tunnel;
 use crate::routing::{Found, Query};
-
-/// Where 1xx answers go.
-pub(super) enum Early {
-    Http1(Rc<Client>),
-    Http2(Rc<RefCell<h2::server::SendResponse<Bytes>>>),
-}
 
 /// What a request gets, if nothing fails.
 enum Reply {
     Upstream(Answer),
+    /// The connection, or stream, is the endpoint's from here on.
+    Tunnel(Response<()>, Tunnel, Option<RecvStream>),
     /// Made by us, as the file says.
     Local(Response<Body>),
 }
@@ -55,6 +55,10 @@ pub(super) async fn serve(
     let is_closing = worker.is_closing() || client.closing().is_some();
     let mut answer = match result {
         Ok(Reply::Upstream(answer)) => from_upstream(&worker, answer, exchange),
+        Ok(Reply::Tunnel(head, endpoint, stream)) => {
+            let answer = head.map(|()| Body::tunnel(Agreed { endpoint, exchange, stream, busy: None }));
+            return open_tunnel(answer.map(|body| body.hold(busy)), &early);
+        }
         Ok(Reply::Local(answer)) => {
             exchange.answered_here(answer.status());
             answer
@@ -100,8 +104,13 @@ async fn reply(
     };
     let route = &view.snapshot.config.routes[found.route];
     let mut trip = Trip::start(worker, early, view, found.route, selector, exchange)?;
-    let mut outgoing = prepare(worker, view, (route, found.prefix), exchange, request, target)?;
+    let (mut outgoing, stream) = prepare(worker, view, (route, found.prefix), exchange, request, target)?;
     let mut answer = trip.go(exchange, &mut outgoing).await?;
+    if let Some(handshake) = outgoing.handshake.take()
+        && agrees(&handshake, exchange, &answer)?
+    {
+        return leave_http(worker, route, exchange, (handshake, stream), answer).await;
+    }
     finish_head(worker, route, exchange, &mut answer)?;
     if let Some(cookie) = trip.cookie(exchange.client().is_secure.get()) {
         answer.head.headers_mut().append(header::SET_COOKIE, cookie);
@@ -170,7 +179,7 @@ fn prepare(
     exchange: &mut Exchange,
     request: Request<Received>,
     target: Target,
-) -> Result<Outgoing, ProxyError> {
+) -> Result<(Outgoing, Option<RecvStream>), ProxyError> {
     let listener = view.listener(&exchange.client().listener).map(|(_, listener)| listener);
     let body_bytes = listener.and_then(|l| l.limits.body_bytes);
     if let (Some(limit), Some(length)) = (body_bytes, request.body().size_hint().exact())
@@ -180,15 +189,18 @@ fn prepare(
     }
     let split = view.snapshot.config.splits.iter().find(|s| Some(&s.name) == route.split());
     let kept = split.filter(|s| may_repeat(s, request.method())).map_or(0, |s| s.retries.body_bytes);
-    let (parts, body) = request.into_parts();
+    let has_body = !request.body().is_end_stream();
+    let (parts, mut body) = request.into_parts();
+    let handshake = websocket::wanted(&parts, has_body, || worker.rng.borrow_mut().u128(..))?;
+    let stream = if handshake.is_some() { std::mem::take(&mut body).into_http2() } else { None };
     let stall = Stall::new(&worker.stalls, listener.and_then(|l| l.timeouts.body));
     let upload = Upload::new(body, stall, Bounds { bytes: body_bytes, kept });
     if let Some(upload) = upload.as_ref().filter(|_| headers::expects_continue(&parts.headers)) {
         upload.wait_for_continue();
     }
     exchange.uploads(upload.as_ref());
-    let plan = Plan { prefix, edits: &route.request_headers, may_repeat: kept > 0 };
-    Outgoing::new(parts, upload, target, exchange, &plan)
+    let plan = Plan { prefix, edits: &route.request_headers, handshake, may_repeat: kept > 0 };
+    Ok((Outgoing::new(parts, upload, target, exchange, &plan)?, stream))
 }
 
 fn may_repeat(split: &Split, method: &http::Method) -> bool {
@@ -214,6 +226,49 @@ fn finish_head(worker: &Worker, route: &Route, exchange: &mut Exchange, answer: 
         head.headers_mut().insert("weir-version", shown.clone());
     }
     Ok(())
+}
+
+/// Whether the endpoint has agreed to a tunnel.
+fn agrees(handshake: &Handshake, exchange: &mut Exchange, answer: &Answer) -> Result<bool, ProxyError> {
+    let agreed = handshake.is_agreed(answer.lease.is_http2(), answer.head.status(), answer.head.headers());
+    agreed.inspect_err(|why| exchange.attempt_failed(*why))
+}
+
+/// The head for the client, and the endpoint's half of the tunnel.
+async fn leave_http(
+    worker: &Worker,
+    route: &Route,
+    exchange: &mut Exchange,
+    (handshake, stream): (Handshake, Option<RecvStream>),
+    answer: Answer,
+) -> Result<Reply, ProxyError> {
+    let Answer { mut head, lease, .. } = answer;
+    let Ok(endpoint) = lease.into_tunnel(&mut head).await else {
+        exchange.attempt_failed(ProxyError::Reset);
+        return Err(ProxyError::Reset);
+    };
+    let (received, mut status) = (head.version(), head.status());
+    let headers = head.headers_mut();
+    headers::prepare_response(headers, received, &worker.clock.date());
+    headers::edit(headers, &route.response_headers);
+    handshake.answer(&mut status, headers);
+    *head.status_mut() = status;
+    exchange.answered(status, false);
+    exchange.upgraded();
+    Ok(Reply::Tunnel(head.map(drop), endpoint, stream))
+}
+
+/// Over HTTP/1.1 the connection's task takes the tunnel out of the answer; over HTTP/2 it runs beside the connection.
+fn open_tunnel(mut answer: Response<Body>, early: &Early) -> Response<Body> {
+    let Early::Http2(respond) = early else { return answer };
+    let Some(mut agreed) = answer.body_mut().take_tunnel() else { return answer };
+    let Some(stream) = agreed.stream.take() else { return answer };
+    let (parts, body) = answer.into_parts();
+    let head = Response::from_parts(parts.clone(), ());
+    if let Ok(client) = http2::tunnel::accept(respond, head, stream) {
+        tokio::task::spawn_local(tunnel::run(client, Bytes::new(), agreed));
+    }
+    Response::from_parts(parts, body)
 }
 
 /// An answer that goes on for as long as both sides like.

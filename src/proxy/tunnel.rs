@@ -1,64 +1,42 @@
 //! A tunnel between a client and an endpoint, after a handshake both have agreed to: bytes both ways until one side ends.
 //!
-//! Invariant: the exchange, and with it the in-flight claim, lives as long as the tunnel; a tunnel is ended when its
-//! endpoint's drain is over.
+//! Invariant: the exchange, and with it the in-flight claim, lives as long as the tunnel. The endpoint's half ends by
+//! itself when a drain is over (`net::upstream`).
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
 use h2::RecvStream;
-use slab::Slab;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::client::Busy;
 use super::error::ProxyError;
 use super::exchange::Exchange;
+use crate::net::upstream::Tunnel;
 
 /// Bytes read at once, each way.
 const BUFFER: usize = 8 << 10;
 
 /// What a tunnel is made of, once the endpoint has agreed.
-pub(super) struct Agreed<T> {
-    pub(super) endpoint: T,
+pub(super) struct Agreed {
+    pub(super) endpoint: Tunnel,
     pub(super) exchange: Exchange,
     /// The client's half, if it comes over HTTP/2.
-    pub(super) client: Option<RecvStream>,
+    pub(super) stream: Option<RecvStream>,
+    pub(super) busy: Option<Busy>,
 }
 
-/// All tunnels of a worker, so that its tick can end those whose time is over.
-#[derive(Debug, Default)]
-pub(super) struct Tunnels(RefCell<Slab<Waker>>);
-
-impl Tunnels {
-    /// Has every tunnel look whether its endpoint still allows it.
-    pub(super) fn look(&self) {
-        self.0.borrow().iter().for_each(|(_, waker)| waker.wake_by_ref());
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
-    }
-}
-
-/// Carries bytes until both sides have ended, one has failed, or the endpoint's drain is over. `early` are bytes the
-/// client has sent behind its handshake.
-pub(super) async fn run<C, E>(tunnels: &Rc<Tunnels>, client: C, early: Bytes, agreed: Agreed<E>)
-where
-    C: AsyncRead + AsyncWrite + Unpin,
-    E: AsyncRead + AsyncWrite + Unpin,
-{
-    let Agreed { endpoint, mut exchange, .. } = agreed;
+/// Carries bytes until both sides have ended or one has failed. `early` are bytes the client has sent behind its
+/// handshake. Dropped early, the exchange counts as one whose client has gone.
+pub(super) async fn run<C: AsyncRead + AsyncWrite + Unpin>(client: C, early: Bytes, agreed: Agreed) {
+    let Agreed { endpoint, mut exchange, busy: _busy, .. } = agreed;
     let (to_client, to_endpoint) = (Cell::new(0), Cell::new(0));
     let mut client = Early { io: client, early };
     let mut endpoint = Counted { io: endpoint, read: &to_client, written: &to_endpoint };
-    let copy = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut endpoint, BUFFER, BUFFER);
-    let ended = tokio::select! {
-        ended = copy => ended.map(drop).map_err(drop),
-        () = cut(tunnels, &exchange) => Err(()),
-    };
+    let ended = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut endpoint, BUFFER, BUFFER).await;
     exchange.add_bytes_in(to_endpoint.get());
     exchange.add_bytes_out(to_client.get());
     if ended.is_err() && exchange.endpoint_is_cut() {
@@ -67,29 +45,6 @@ where
         // A side that just goes away is how most WebSockets end.
         exchange.complete();
     }
-}
-
-/// Ends when the endpoint's drain is over.
-async fn cut(tunnels: &Rc<Tunnels>, exchange: &Exchange) {
-    struct Entry<'a>(&'a Tunnels, usize);
-    impl Drop for Entry<'_> {
-        fn drop(&mut self) {
-            self.0.0.borrow_mut().try_remove(self.1);
-        }
-    }
-    let mut entry: Option<Entry<'_>> = None;
-    std::future::poll_fn(|cx| {
-        if exchange.endpoint_is_cut() {
-            return Poll::Ready(());
-        }
-        let mut all = tunnels.0.borrow_mut();
-        match &entry {
-            Some(entry) => all[entry.1].clone_from(cx.waker()),
-            None => entry = Some(Entry(tunnels, all.insert(cx.waker().clone()))),
-        }
-        Poll::Pending
-    })
-    .await;
 }
 
 /// A client whose first bytes are here already.

@@ -140,6 +140,11 @@ impl Upload {
         *self.hold.borrow_mut() = Some(Hold { until, reader: Waker::noop().clone() });
     }
 
+    /// It still waits to be asked for.
+    pub(super) fn is_held(&self) -> bool {
+        self.hold.borrow().is_some()
+    }
+
     /// The endpoint wants the body.
     pub(super) fn go_on(&self) {
         if let Some(hold) = self.hold.borrow_mut().take() {

@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -19,12 +20,11 @@ use super::clock::Clock;
 use super::connection::GRACE;
 use super::flush::Flusher;
 use super::stall::Stalls;
-use super::tunnel::Tunnels;
 use super::upload::RequestBody;
 use super::view::View;
-use crate::config::Bind;
+use crate::config::{self, Bind};
 use crate::model::Instant;
-use crate::net::upstream::Upstream;
+use crate::net::upstream::{Settings, Upstream};
 use crate::pool::Endpoint;
 use crate::state::Snapshot;
 use crate::telemetry::{AccessLog, Cells, Format};
@@ -33,8 +33,8 @@ use crate::telemetry::{AccessLog, Cells, Format};
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
 type SnapshotCache = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
-/// By the endpoint's address in memory, which it keeps for as long as it is in here.
-type Upstreams = HashMap<*const Endpoint, (Arc<Endpoint>, Rc<Upstream<RequestBody>>)>;
+/// By the endpoint's address in memory, which it keeps for as long as it is in here, and whether it is for tunnels.
+type Upstreams = HashMap<(*const Endpoint, bool), (Arc<Endpoint>, Rc<Upstream<RequestBody>>)>;
 
 /// What all workers have in common.
 pub(super) struct Shared {
@@ -51,7 +51,6 @@ pub(super) struct Worker {
     pub(super) cells: Arc<Cells>,
     /// Woken when there is a new snapshot, for those who wait for one.
     pub(super) swapped: Arc<Notify>,
-    pub(super) tunnels: Rc<Tunnels>,
     pub(super) access: AccessLog,
     pub(super) rng: RefCell<fastrand::Rng>,
     pub(super) clock: Rc<Clock>,
@@ -76,7 +75,6 @@ impl Worker {
             of,
             cells: shared.cells,
             swapped: shared.swapped,
-            tunnels: Rc::default(),
             access,
             rng: RefCell::new(fastrand::Rng::new()),
             flusher: Rc::default(),
@@ -113,17 +111,34 @@ impl Worker {
     }
 
     /// This worker's connections to an endpoint.
-    pub(super) fn upstream(
+    pub(super) fn upstream(&self, endpoint: &Arc<Endpoint>, settings: Settings) -> Rc<Upstream<RequestBody>> {
+        self.connections(endpoint, settings, false)
+    }
+
+    /// Those for tunnels: where TLS would choose HTTP/2, in which few servers open tunnels, HTTP/1.1 ones of their own.
+    pub(super) fn tunnels(&self, endpoint: &Arc<Endpoint>, settings: Settings) -> Rc<Upstream<RequestBody>> {
+        let may_choose = settings.protocol == config::Protocol::Auto && settings.tls.is_some();
+        let protocol = if may_choose { config::Protocol::Http1 } else { settings.protocol };
+        self.connections(endpoint, Settings { protocol, ..settings }, may_choose)
+    }
+
+    fn connections(
         &self,
         endpoint: &Arc<Endpoint>,
-        idle_cap: usize,
-        idle_for: Option<Duration>,
+        settings: Settings,
+        for_tunnels: bool,
     ) -> Rc<Upstream<RequestBody>> {
         let mut upstreams = self.upstreams.borrow_mut();
-        let new = || (endpoint.clone(), Rc::new(Upstream::new(endpoint.address(), idle_cap, idle_for)));
-        let upstream = upstreams.entry(Arc::as_ptr(endpoint)).or_insert_with(new).1.clone();
-        upstream.set_limits(idle_cap, idle_for);
-        upstream
+        match upstreams.entry((Arc::as_ptr(endpoint), for_tunnels)) {
+            Entry::Occupied(entry) => {
+                entry.get().1.configure(settings);
+                entry.get().1.clone()
+            }
+            Entry::Vacant(entry) => {
+                let new = Rc::new(Upstream::new(endpoint.address(), settings));
+                entry.insert((endpoint.clone(), new)).1.clone()
+            }
+        }
     }
 
     pub(super) fn wall_clock(&self, at: Instant) -> SystemTime {
@@ -168,7 +183,6 @@ impl Worker {
         self.clock.tick();
         let view = self.view();
         self.stalls.look();
-        self.tunnels.look();
         self.tidy_clients(&view);
         self.tidy_upstreams();
         self.access.flush();

@@ -49,7 +49,7 @@ fn how_written() {
         host("two ports", "app.test:80:80", Refused(BAD)),
         host("port with a sign", "app.test:+80", Refused(BAD)),
         host("negative port", "app.test:-1", Refused(BAD)),
-        host("port too large", "app.test:65536", Refused(BAD)),
+        host("port too large", "app.test:65536", Either(BAD, "/case", "")),
         host("port of six digits", "app.test:000080", Refused(BAD)),
         host("hexadecimal port", "app.test:0x50", Refused(BAD)),
         host("a word as port", "app.test:evil", Refused(BAD)),

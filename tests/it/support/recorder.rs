@@ -6,7 +6,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use super::strict::{self, Framing};
 use super::{LIMIT, wait_for};
@@ -46,6 +46,8 @@ pub struct Recorder {
 struct Shared {
     stop: AtomicBool,
     seen: Mutex<Vec<Seen>>,
+    /// Every connection so far; those that are over cannot be upgraded.
+    connections: Mutex<Vec<(SocketAddr, Weak<TcpStream>)>>,
 }
 
 impl Recorder {
@@ -55,23 +57,38 @@ impl Recorder {
         let shared = Arc::new(Shared::default());
         let theirs = shared.clone();
         std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
+            while let Ok((stream, peer)) = listener.accept() {
                 if theirs.stop.load(Ordering::SeqCst) {
                     return;
                 }
-                let shared = theirs.clone();
+                let (stream, shared) = (Arc::new(stream), theirs.clone());
+                theirs.connections.lock().unwrap().push((peer, Arc::downgrade(&stream)));
                 std::thread::spawn(move || Reader { stream, buffer: Vec::new(), shared }.serve());
             }
         });
         Self { address, shared }
     }
 
-    /// All that came since the last call, once nothing is on its way any more.
+    /// All that was sent here since the last call, as far as it has left the sender.
+    ///
+    /// Connections are accepted in order, so whatever was connected before our own is known once ours is; and a reader
+    /// says that a request has begun before it takes the first byte of it. So nothing can hide.
     #[track_caller]
     pub fn take(&self) -> Vec<Seen> {
+        let ours = TcpStream::connect(self.address).unwrap();
+        let port = ours.local_addr().unwrap();
         wait_for("the origin sees the end of every request", || {
+            let mut connections = self.shared.connections.lock().unwrap();
+            let is_known = connections.iter().any(|(peer, _)| *peer == port);
+            let is_read = |stream: Arc<TcpStream>| rustix::io::ioctl_fionread(&*stream).is_ok_and(|n| n == 0);
+            if !is_known || !connections.iter().filter_map(|(_, stream)| stream.upgrade()).all(is_read) {
+                return None;
+            }
             let mut seen = self.shared.seen.lock().unwrap();
-            seen.iter().all(|s| s.stage != Stage::Open).then(|| std::mem::take(&mut *seen))
+            seen.iter().all(|s| s.stage != Stage::Open).then(|| {
+                connections.retain(|(peer, stream)| *peer != port && stream.strong_count() > 0);
+                std::mem::take(&mut *seen)
+            })
         })
     }
 }
@@ -96,7 +113,7 @@ impl From<String> for End {
 }
 
 struct Reader {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     buffer: Vec<u8>,
     shared: Arc<Shared>,
 }
@@ -104,7 +121,7 @@ struct Reader {
 impl Reader {
     fn serve(mut self) {
         self.stream.set_read_timeout(Some(2 * LIMIT)).unwrap();
-        while self.fill(1).is_ok() {
+        while !self.buffer.is_empty() || self.stream.peek(&mut [0]).is_ok_and(|n| n > 0) {
             let mut seen =
                 Seen { raw: Vec::new(), head: None, body: Vec::new(), trailers: Vec::new(), stage: Stage::Open };
             let place = self.open(&seen);
@@ -119,7 +136,7 @@ impl Reader {
             self.close(place, seen);
             let body = if is_head { "" } else { text.as_str() };
             let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", text.len());
-            if end.is_err() || self.stream.write_all(answer.as_bytes()).is_err() {
+            if end.is_err() || (&*self.stream).write_all(answer.as_bytes()).is_err() {
                 return;
             }
         }
@@ -152,10 +169,10 @@ impl Reader {
         let framing = head.framing()?;
         if head.all("expect").iter().any(|v| v.eq_ignore_ascii_case("100-continue")) {
             // If that fails, so does the next read.
-            let _ = self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+            let _ = (&*self.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         if head.target.starts_with("/early") {
-            let _ = self.stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nearly\n");
+            let _ = (&*self.stream).write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nearly\n");
         }
         seen.head = Some(head);
         match framing {
@@ -207,7 +224,7 @@ impl Reader {
     fn fill(&mut self, length: usize) -> Result<(), End> {
         let mut piece = [0; 16 * 1024];
         while self.buffer.len() < length {
-            match self.stream.read(&mut piece) {
+            match (&*self.stream).read(&mut piece) {
                 Ok(n) if n > 0 => self.buffer.extend_from_slice(&piece[..n]),
                 _ => return Err(End::Closed),
             }

@@ -40,6 +40,7 @@ pub mod setting {
 
 /// RFC 9113 section 7.
 pub const CANCEL: u32 = 8;
+pub const ENHANCE_YOUR_CALM: u32 = 11;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -119,6 +120,8 @@ pub struct H2 {
     is_closed: bool,
     /// Gives windows back for what is read.
     pub gives_back: bool,
+    /// Acknowledges SETTINGS and PING.
+    pub replies: bool,
 }
 
 impl H2 {
@@ -129,18 +132,24 @@ impl H2 {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_write_timeout(Some(LIMIT)).unwrap();
-        let mut this = Self {
+        let mut this = Self::over(stream);
+        let ours = [(setting::HEADER_TABLE_SIZE, 0), (setting::ENABLE_PUSH, 0)];
+        let first = Frame::settings(&[&ours[..], settings].concat());
+        this.send_bytes(&[PREFACE, &first.bytes()].concat())?;
+        Ok(this)
+    }
+
+    /// Over a connection that somebody else has opened and writes to.
+    pub fn over(stream: TcpStream) -> Self {
+        Self {
             stream,
             buffer: Vec::new(),
             streams: BTreeMap::new(),
             gone: None,
             is_closed: false,
             gives_back: true,
-        };
-        let ours = [(setting::HEADER_TABLE_SIZE, 0), (setting::ENABLE_PUSH, 0)];
-        let first = Frame::settings(&[&ours[..], settings].concat());
-        this.send_bytes(&[PREFACE, &first.bytes()].concat())?;
-        Ok(this)
+            replies: true,
+        }
     }
 
     /// How long a read may take from now on.
@@ -193,16 +202,6 @@ impl H2 {
         self.streams.get(&stream).map_or(&[], |s| &s.fields)
     }
 
-    /// Code of the server's GOAWAY, if one was read.
-    pub fn goaway(&self) -> Option<u32> {
-        self.gone
-    }
-
-    /// No more can be read.
-    pub fn is_closed(&self) -> bool {
-        self.is_closed
-    }
-
     /// Reads to the end of the connection; `Silent` if that does not come within the read limit of one frame.
     pub fn drain(&mut self) -> Outcome {
         while !self.is_closed {
@@ -229,6 +228,7 @@ impl H2 {
     pub fn pump(&mut self) -> Result<(), Failure> {
         let frame = self.frame()?;
         match frame.kind {
+            kind::SETTINGS | kind::PING if !self.replies => {}
             kind::SETTINGS if frame.flags & ACK == 0 => self.reply(&Frame::new(kind::SETTINGS, ACK, 0, [])),
             kind::PING if frame.flags & ACK == 0 => self.reply(&Frame::new(kind::PING, ACK, 0, frame.payload)),
             kind::GOAWAY => self.gone = frame.payload.get(4..8).map(number),
@@ -330,4 +330,35 @@ fn unpadded(frame: &Frame) -> &[u8] {
         payload = payload.get(5..).unwrap_or_default();
     }
     payload.get(..payload.len().saturating_sub(pad)).unwrap_or_default()
+}
+
+/// The raw client itself, against a server that is not ours.
+#[test]
+fn nghttpd_understands_it() {
+    let Some(nghttpd) = super::tool("nghttpd") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("next"), "innocent").unwrap();
+    std::fs::write(dir.path().join("long"), vec![b'x'; 1 << 20]).unwrap();
+    let address = super::free_address();
+    let mut command = std::process::Command::new(nghttpd);
+    command.args(["--no-tls", "--address", "127.0.0.1", &address.port().to_string(), "-d"]).arg(dir.path());
+    let child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let _server = super::process::KillOnDrop(child);
+    let mut client = super::wait_for("nghttpd listens", || H2::open(address, &[]).ok());
+    client.get(1, "/next").unwrap();
+    client.get(3, "/long").unwrap();
+    client.get(5, "/nowhere").unwrap();
+    assert_eq!(
+        client.outcome(3),
+        Outcome::Answered { status: 200, body: vec![b'x'; 1 << 20] },
+        "windows are given back"
+    );
+    assert_eq!(client.outcome(1), Outcome::Answered { status: 200, body: b"innocent".to_vec() });
+    assert_eq!(client.outcome(5).status(), Some(404));
+    let is_named = |(_, value): &(String, String)| value.starts_with("nghttpd");
+    assert!(client.fields(1).iter().any(is_named), "Huffman strings are read: {:?}", client.fields(1));
+    client.send(&Frame::headers(7, END_STREAM, hpack::block(&[(":method", "GET"), ("X-Upper", "case")]))).unwrap();
+    assert!(matches!(client.outcome(7), Outcome::Reset(1)), "malformed: PROTOCOL_ERROR for the stream alone");
+    client.send(&Frame::data(0, 0, "data on no stream")).unwrap();
+    assert_eq!(client.drain(), Outcome::Gone(1), "PROTOCOL_ERROR for the connection");
 }

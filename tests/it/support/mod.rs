@@ -23,7 +23,7 @@ pub use conf::Conf;
 pub use gate::Gate;
 pub use load::{Load, Plan};
 pub use nginx::{Backend, pair};
-pub use origin::{After, Origin};
+pub use origin::{After, Exchange, Origin};
 pub use process::{Done, run};
 pub use recorder::{Recorder, Seen, Stage};
 pub use tokio::time::Instant;

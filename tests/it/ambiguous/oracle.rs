@@ -25,6 +25,10 @@ pub enum Expect {
     Passes(&'static str, &'static str),
     /// The specification leaves the choice.
     Either(&'static [u16], &'static str, &'static str),
+    /// The same where only the body is in doubt: broken, or this.
+    BrokenOr(&'static str, &'static str),
+    /// Sound until its end and not behind it: at the origin once at most, whatever the client is told.
+    AtMostOnce(&'static str, &'static str),
 }
 
 /// What the origin got, in order.
@@ -74,13 +78,20 @@ impl fmt::Display for Origin<'_> {
 pub fn judge(expect: &Expect, statuses: &[u16], is_closed: bool, origin: &Origin<'_>) -> Result<(), String> {
     origin.seen.iter().copied().try_for_each(sound)?;
     let refused = |allowed| refused(allowed, statuses, is_closed, origin);
+    let passed = |target, body| passed(target, body, statuses, is_closed, origin);
     match expect {
         Expect::Refused(allowed) => refused(allowed),
         Expect::Broken => broken(statuses, is_closed, origin),
-        Expect::Passes(target, body) => passed(target, body, statuses, is_closed, origin),
-        Expect::Either(allowed, target, body) => refused(allowed).or_else(|not_refused| {
-            passed(target, body, statuses, is_closed, origin).map_err(|why| format!("{not_refused}, and {why}"))
-        }),
+        Expect::Passes(target, body) => passed(target, body),
+        Expect::BrokenOr(target, body) => broken(statuses, is_closed, origin)
+            .or_else(|not_broken| passed(target, body).map_err(|why| format!("{not_broken}, and {why}"))),
+        Expect::AtMostOnce(target, body) => match origin.split().0.as_slice() {
+            [] => Ok(()),
+            [one] => is(one, target, body),
+            others => Err(format!("{} requests at the origin instead of one", others.len())),
+        },
+        Expect::Either(allowed, target, body) => refused(allowed)
+            .or_else(|not_refused| passed(target, body).map_err(|why| format!("{not_refused}, and {why}"))),
     }
 }
 
@@ -106,9 +117,7 @@ fn passed(target: &str, body: &str, statuses: &[u16], is_closed: bool, origin: &
         return Err(format!("{} requests at the origin instead of one", others.len()));
     };
     check(one.stage == Stage::Whole, "the request is not whole at the origin")?;
-    let head = one.head.as_ref().ok_or("no head")?;
-    check(head.target == target, &format!("target {:?} instead of {target:?}", head.target))?;
-    check(one.body == body.as_bytes(), &format!("body {:?} instead of {body:?}", String::from_utf8_lossy(&one.body)))?;
+    is(one, target, body)?;
     match (statuses, next) {
         ([200, 200], 1) => Ok(()),
         // Closed after the first, or the bytes behind it were refused.
@@ -116,6 +125,12 @@ fn passed(target: &str, body: &str, statuses: &[u16], is_closed: bool, origin: &
         ([200, second], 0) if *second >= 400 => Ok(()),
         _ => Err(format!("answers {statuses:?} with {next} innocent requests at the origin, closed: {is_closed}")),
     }
+}
+
+fn is(one: &Seen, target: &str, body: &str) -> Result<(), String> {
+    let head = one.head.as_ref().ok_or("no head")?;
+    check(head.target == target, &format!("target {:?} instead of {target:?}", head.target))?;
+    check(one.body == body.as_bytes(), &format!("body {:?} instead of {body:?}", String::from_utf8_lossy(&one.body)))
 }
 
 fn check(is_right: bool, what: &str) -> Result<(), String> {

@@ -17,6 +17,8 @@ use crate::support::{Conf, Instant, Load, Origin, Plan, Weir, hpack, tell, times
 
 /// More than this is a leak or an unbounded queue.
 const MOST_GROWTH: u64 = 64 << 20;
+/// Requests one abusive connection may start at the origin before it is sent away.
+const MOST_WORK: usize = 500;
 /// Small frames travel in packs of this size.
 const PACK: usize = 16 << 10;
 /// An honest request that takes longer is as good as failed.
@@ -48,34 +50,44 @@ struct Fate {
     sent_away: usize,
     /// Of these, with GOAWAY and ENHANCE_YOUR_CALM.
     calmed: usize,
+    /// How the last one ended.
+    last: Option<Outcome>,
 }
 
 /// The abuser is to be sent away.
 #[track_caller]
 fn assert_sent_away(name: &str, flood: &Flood) {
-    let fate = beside_honest_clients(name, |weir| abuse(weir.web(), flood));
+    let (fate, work) = beside_honest_clients(name, "", |weir| abuse(weir.web(), flood));
     assert!(fate.sent_away > 0, "{name}: never sent away: {fate:?}");
+    // What is cancelled must not become work upstream without bound (faults.md 4.10).
+    assert!(work <= fate.connections * MOST_WORK, "{name}: {work} requests at the origin: {fate:?}");
 }
 
-/// The abuser does not read, so that it is stopped by its own full buffers; that is enough, if it ends by `timeouts.body`.
+/// The abuser does not read, so that it is stopped by its own full buffers: that is enough.
 #[track_caller]
 fn assert_bounded(name: &str, flood: Flood) {
     let flood = Flood { reads: false, ..flood };
-    let fate = beside_honest_clients(name, |weir| abuse(weir.web(), &flood));
+    let (fate, _) = beside_honest_clients(name, "", |weir| abuse(weir.web(), &flood));
     assert!(fate.bytes > 0, "{name}: nothing was sent: {fate:?}");
 }
 
-/// Runs an attack while two honest clients are served, and looks at weir before, during and after it.
+/// Runs an attack while two honest clients are served (`web`: a line for their listener); gives what came of it and how
+/// many requests for `/large` reached the origin. Looks at weir before, during and after it.
 #[track_caller]
-fn beside_honest_clients<T: std::fmt::Debug>(name: &str, attack: impl FnOnce(&Weir) -> T) -> T {
-    let origin = Origin::scripted(|exchange| match exchange.head.target() {
-        "/large" => exchange.answer("200 OK", "", &[b'x'; 1 << 20]),
+fn beside_honest_clients<T: std::fmt::Debug>(name: &str, web: &str, attack: impl FnOnce(&Weir) -> T) -> (T, usize) {
+    let work = Arc::new(AtomicUsize::new(0));
+    let theirs = work.clone();
+    let origin = Origin::scripted(move |exchange| match exchange.head.target() {
+        "/large" => {
+            theirs.fetch_add(1, Ordering::SeqCst);
+            exchange.answer("200 OK", "", &[b'x'; 1 << 20])
+        }
         _ => {
             exchange.body()?;
             exchange.ok("v1")
         }
     });
-    let conf = Conf::one(origin.address).web("timeouts = { body = \"1s\" }").split("timeouts = { idle = \"500ms\" }");
+    let conf = Conf::one(origin.address).web(web).split("timeouts = { idle = \"500ms\" }");
     let weir = Weir::start(&conf);
     let http1 = Load::start(&Plan {
         address: weir.web(),
@@ -91,7 +103,12 @@ fn beside_honest_clients<T: std::fmt::Debug>(name: &str, attack: impl FnOnce(&We
     http1.wait_for_more(20);
     http2.wait_for_more(20);
     let (before, most) = memory.stop();
-    tell(&format!("flood `{name}`: {} MiB, at most {} MiB; {fate:?}", before >> 20, most >> 20));
+    tell(&format!(
+        "flood `{name}`: {} MiB, at most {} MiB; {} reached the origin; {fate:?}",
+        before >> 20,
+        most >> 20,
+        work.load(Ordering::SeqCst)
+    ));
     let served = http2.stop();
     let report = http1.stop();
     report.expect_no_failure();
@@ -100,7 +117,7 @@ fn beside_honest_clients<T: std::fmt::Debug>(name: &str, attack: impl FnOnce(&We
     assert_eq!(slow, 0, "{name}: {slow} honest requests took longer than {PATIENCE:?}");
     assert!(most.saturating_sub(before) < MOST_GROWTH, "{name}: from {before} to {most} bytes");
     assert_idle(name, &weir, &origin);
-    fate
+    (fate, work.load(Ordering::SeqCst))
 }
 
 /// No request in flight, no client connection, no connection to the origin.
@@ -134,11 +151,11 @@ fn abuse(address: SocketAddr, flood: &Flood) -> Fate {
             }
             None => client.drain(),
         };
-        let is_calmed = end == Outcome::Gone(ENHANCE_YOUR_CALM);
-        if is_calmed || !is_over {
-            fate.sent_away += 1;
-            fate.calmed += usize::from(is_calmed);
-        }
+        // A GOAWAY for an error counts at once: the connection may be read on for a while, so that it is not lost.
+        let is_told = matches!(end, Outcome::Gone(code) if code != 0);
+        fate.sent_away += usize::from(is_told || !is_over);
+        fate.calmed += usize::from(end == Outcome::Gone(ENHANCE_YOUR_CALM));
+        fate.last = Some(end);
     }
     fate
 }
@@ -294,7 +311,7 @@ fn rapid_reset() {
         "rapid reset",
         &Flood::of(|round| {
             let id = stream(round);
-            let head = Frame::headers(id, END_STREAM, request("GET", "/")).bytes();
+            let head = Frame::headers(id, END_STREAM, request("GET", "/large")).bytes();
             [head, Frame::number(kind::RST_STREAM, id, CANCEL).bytes()].concat()
         }),
     );
@@ -426,7 +443,7 @@ fn made_you_reset_by_malformed_heads() {
 /// connection ended, when `timeouts.body` (here 1 s) is over; the origin is not left waiting either.
 #[test]
 fn zero_windows() {
-    let outcomes = beside_honest_clients("zero windows", |weir| {
+    let (outcomes, _) = beside_honest_clients("zero windows", "timeouts = { body = \"1s\" }", |weir| {
         let clients: Vec<H2> = (0..times(4, 16)).map(|_| ask_for_much(weir.web())).collect();
         let ends = clients.into_iter().map(|mut client| {
             client.set_read_limit(crate::support::LIMIT);

@@ -5,13 +5,14 @@
 //! statuses 99 and 1000, two lengths, both framings, an unasked 101, bytes behind a plain answer, stale pooled
 //! connections in `oddities`; bodies cut short of their length or last chunk in `streaming`.
 
+mod early;
+mod slow;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::support::{
-    After, Answer, Conf, Connection, Exchange, Failure, Gate, Instant, LIMIT, Origin, Weir, wait_until,
-};
+use crate::support::{After, Answer, Conf, Connection, Failure, Gate, Instant, Origin, Weir, wait_until};
 
 /// What is right.
 #[derive(Clone, Debug)]
@@ -361,155 +362,6 @@ fn huge_heads() {
             Expect::Ours(502, BAD),
         ),
     ]);
-}
-
-/// Sends piece by piece, `pace` apart, until the other side has enough of it.
-fn trickle(exchange: &mut Exchange<'_>, piece: &[u8], pace: Duration) -> Result<After, Failure> {
-    loop {
-        exchange.wire.send(piece)?;
-        // The pace is the fault itself; nothing is awaited by it.
-        if exchange.wire.is_closed_within(pace) {
-            return Ok(After::Close);
-        }
-    }
-}
-
-/// `first_byte` is for the whole head: a byte now and then does not extend it.
-#[test]
-fn a_head_that_trickles() {
-    let origin = Origin::scripted(|exchange| {
-        exchange.body()?;
-        exchange.wire.send("HTTP/1.1 200 OK\r\nX: ")?;
-        trickle(exchange, b"y", Duration::from_millis(20))
-    });
-    let weir = Weir::start(&Conf::one(origin.address).split("timeouts = { first_byte = \"500ms\" }"));
-    let began = Instant::now();
-    let answer = weir.connect().ask(post("/")).unwrap();
-    assert_eq!((answer.status(), answer.head.get("weir-error")), (504, Some("timeout")), "{}", answer.head.raw);
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    weir.admin.wait_metric("weir_errors_total", &[("version", "v1"), ("reason", "timeout")], 1.0);
-    assert_idle(&weir, &origin);
-}
-
-/// Interim answers do not extend it either.
-#[test]
-fn interim_answers_that_trickle() {
-    let origin = Origin::scripted(|exchange| {
-        exchange.body()?;
-        trickle(exchange, b"HTTP/1.1 103 Early Hints\r\n\r\n", Duration::from_millis(100))
-    });
-    let weir = Weir::start(&Conf::one(origin.address).split("timeouts = { first_byte = \"500ms\" }"));
-    let last = final_answer(&mut weir.connect(), &post("/")).unwrap();
-    assert!(matches!(last.status(), 502 | 504), "{}", last.head.raw);
-    assert_idle(&weir, &origin);
-}
-
-#[test]
-fn an_origin_silent_inside_a_body_is_cut_after_stall() {
-    let origin = Origin::scripted(|exchange| {
-        exchange.body()?;
-        exchange.wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
-        exchange.chunk(b"first")?;
-        exchange.wire.is_closed_within(2 * LIMIT);
-        Ok(After::Close)
-    });
-    let weir = Weir::start(&Conf::one(origin.address).split("timeouts = { stall = \"300ms\" }"));
-    let mut client = weir.connect();
-    let began = Instant::now();
-    let failure = client.ask(post("/")).unwrap_err();
-    assert!(matches!(failure, Failure::Cut(_) | Failure::ClosedBeforeHead), "{failure}");
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    weir.admin.wait_metric("weir_errors_total", &[("version", "v1"), ("reason", "timeout")], 1.0);
-    assert_idle(&weir, &origin);
-}
-
-/// A stream that is slow but alive lives: what counts is the silence, not the length.
-#[test]
-fn a_body_that_trickles_faster_than_stall_is_whole() {
-    let origin = Origin::scripted(|exchange| {
-        exchange.body()?;
-        exchange.wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
-        for _ in 0..20 {
-            exchange.chunk(b"x")?;
-            exchange.wire.is_closed_within(Duration::from_millis(100));
-        }
-        exchange.wire.send("0\r\n\r\n")?;
-        Ok(After::Keep)
-    });
-    let weir = Weir::start(&Conf::one(origin.address).split("timeouts = { stall = \"1500ms\" }"));
-    assert_eq!(weir.connect().ask(post("/")).unwrap().text(), "x".repeat(20));
-}
-
-/// Answers as soon as it has the head; the body is read once the gate opens.
-fn early_origin(reads: &Gate) -> Origin {
-    let reads = reads.clone();
-    Origin::scripted(move |exchange| {
-        if exchange.head.target() != "/early" {
-            exchange.body()?;
-            return exchange.ok("fine");
-        }
-        exchange.answer("413 Too Large", "", b"no")?;
-        reads.wait();
-        if exchange.head.has("content-length") {
-            return exchange.body().map(|_| After::Keep);
-        }
-        while exchange.wire.chunk()?.is_some() {}
-        Ok(After::Keep)
-    })
-}
-
-/// The answer is forwarded at once. A client that then ends its upload is in step again or told to go.
-#[test]
-fn an_early_answer_to_an_upload_that_ends() {
-    let reads = Gate::default();
-    reads.open();
-    let origin = early_origin(&reads);
-    let weir = Weir::start(&Conf::one(origin.address).workers(1));
-    let mut client = weir.connect();
-    client.send("POST /early HTTP/1.1\r\nHost: app.test\r\nContent-Length: 10\r\n\r\nfirst").unwrap();
-    let answer = client.answer(false).unwrap();
-    assert_eq!((answer.status(), answer.text().as_str()), (413, "no"));
-    assert!(!answer.head.has("weir-error"), "{}", answer.head.raw);
-    let _ = client.send("last.");
-    match client.get("/") {
-        Ok(next) => assert_eq!(next.text(), "fine"),
-        Err(failure) => assert!(matches!(failure, Failure::ClosedBeforeHead | Failure::Send(_)), "{failure}"),
-    }
-    drop(client);
-    assert_eq!(weir.connect().get("/").unwrap().text(), "fine");
-    assert_eq!(
-        weir.admin.metric("weir_errors_total", &[("version", "v1"), ("reason", "reset")]).unwrap_or_default(),
-        0.0
-    );
-}
-
-/// A client that goes on and on is not read for ever after its answer, whether the origin would take it or not.
-#[test]
-fn an_early_answer_to_an_upload_that_does_not_end() {
-    for reads_on in [false, true] {
-        let gate = Gate::default();
-        if reads_on {
-            gate.open();
-        }
-        let origin = early_origin(&gate);
-        let weir = Weir::start(&Conf::one(origin.address).workers(1));
-        let mut client = weir.connect();
-        let first = "POST /early HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n";
-        client.send(first).unwrap();
-        let answer = client.answer(false).unwrap();
-        assert_eq!((answer.status(), answer.text().as_str()), (413, "no"));
-        let block = [b"10000\r\n".to_vec(), vec![b'x'; 1 << 16], b"\r\n".to_vec()].concat();
-        let (began, mut sent) = (Instant::now(), 0);
-        while client.send(&block).is_ok() {
-            sent += block.len();
-            assert!(began.elapsed() < Duration::from_secs(10), "{sent} bytes, and no end (origin reads: {reads_on})");
-        }
-        drop(client);
-        gate.open();
-        wait_until("the early connection is given up", || origin.open() == 0);
-        assert_idle(&weir, &origin);
-        assert_eq!(weir.connect().get("/").unwrap().text(), "fine");
-    }
 }
 
 /// All of it at once: bad origins one after the other on the same weir, an honest one beside them undisturbed.

@@ -4,55 +4,27 @@
 //!
 //! One second each, ten with `WEIR_SOAK=1`. An abuser that is sent away comes back at once, on a new connection.
 
-use std::fs;
-use std::io::{ErrorKind, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+mod abuser;
+mod honest;
+mod memory;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::support::h2wire::{CANCEL, END_STREAM, ENHANCE_YOUR_CALM, Frame, H2, Outcome, kind, setting};
-use crate::support::{Conf, Instant, Load, Origin, Plan, Weir, hpack, tell, times, wait_for, wait_until};
+use crate::support::h2wire::{CANCEL, END_STREAM, Frame, H2, Outcome, kind, setting};
+use crate::support::{Conf, Load, Origin, Plan, Weir, hpack, tell, times, wait_until};
+use abuser::{Flood, abuse};
+use honest::Honest;
+use memory::Memory;
 
 /// More than this is a leak or an unbounded queue.
 const MOST_GROWTH: u64 = 64 << 20;
 /// Requests one abusive connection may start at the origin before it is sent away.
 const MOST_WORK: usize = 500;
-/// Small frames travel in packs of this size.
-const PACK: usize = 16 << 10;
 /// An honest request that takes longer is as good as failed.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// What one connection of an abuser sends.
-struct Flood {
-    settings: Vec<(u16, u32)>,
-    /// Sent once.
-    first: Vec<u8>,
-    /// The bytes of round `n`, sent until the connection is lost or the time is over. Streams are odd and rise.
-    round: Box<dyn Fn(u32) -> Vec<u8>>,
-    /// Takes what the server says; without that, the server's own answers pile up.
-    reads: bool,
-}
-
-impl Flood {
-    fn of(round: impl Fn(u32) -> Vec<u8> + 'static) -> Self {
-        Self { settings: Vec::new(), first: Vec::new(), round: Box::new(round), reads: true }
-    }
-}
-
-/// How the abuser fared.
-#[derive(Debug, Default)]
-struct Fate {
-    connections: usize,
-    bytes: usize,
-    /// Connections that ended before the abuser wanted it.
-    sent_away: usize,
-    /// Of these, with GOAWAY and ENHANCE_YOUR_CALM.
-    calmed: usize,
-    /// How the last one ended.
-    last: Option<Outcome>,
-}
 
 /// The abuser is to be sent away.
 #[track_caller]
@@ -129,170 +101,6 @@ fn assert_idle(name: &str, weir: &Weir, origin: &Origin) {
     weir.admin.wait_metric("weir_requests_in_flight", &[], 0.0);
     weir.admin.wait_metric("weir_connections", &[("listener", "web")], 0.0);
     wait_until(&format!("{name}: no connection to the origin is held"), || origin.open() == 0);
-}
-
-/// Floods until the time is over; comes back whenever it is sent away.
-fn abuse(address: SocketAddr, flood: &Flood) -> Fate {
-    let until = Instant::now() + Duration::from_secs(times(1, 10) as u64);
-    let mut fate = Fate::default();
-    while Instant::now() < until {
-        fate.connections += 1;
-        let Ok(mut client) = H2::open(address, &flood.settings) else { continue };
-        client.set_write_limit(Duration::from_millis(200));
-        (client.replies, client.gives_back) = (false, false);
-        let ear = flood.reads.then(|| listen(&client));
-        let is_over = pour(&client, flood, until, &mut fate.bytes);
-        // What it was told lies in its buffers, unless an ear has it.
-        client.set_read_limit(Duration::from_secs(2));
-        let end = match ear {
-            Some(ear) => {
-                client.shut();
-                ear.join().unwrap()
-            }
-            None => client.drain(),
-        };
-        // A GOAWAY for an error counts at once: the connection may be read on for a while, so that it is not lost.
-        let is_told = matches!(end, Outcome::Gone(code) if code != 0);
-        fate.sent_away += usize::from(is_told || !is_over);
-        fate.calmed += usize::from(end == Outcome::Gone(ENHANCE_YOUR_CALM));
-        fate.last = Some(end);
-    }
-    fate
-}
-
-/// True if the time is over, false if the connection is.
-fn pour(client: &H2, flood: &Flood, until: Instant, bytes: &mut usize) -> bool {
-    let mut writer = client.writer();
-    let mut pending = flood.first.clone();
-    for round in 0..u32::MAX / 4 {
-        pending.extend((flood.round)(round));
-        if pending.len() < PACK {
-            continue;
-        }
-        match write(&mut writer, &pending, until) {
-            Ok(()) => *bytes += pending.len(),
-            Err(is_over) => return is_over,
-        }
-        pending.clear();
-        if Instant::now() > until {
-            return true;
-        }
-    }
-    true
-}
-
-/// Writes all, however long the other side does not read; `Err(true)` when the time is over, `Err(false)` when the
-/// connection is.
-fn write(writer: &mut TcpStream, mut bytes: &[u8], until: Instant) -> Result<(), bool> {
-    while !bytes.is_empty() {
-        match writer.write(bytes) {
-            Ok(n) => bytes = &bytes[n..],
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                if Instant::now() > until {
-                    return Err(true);
-                }
-            }
-            Err(_) => return Err(false),
-        }
-    }
-    Ok(())
-}
-
-/// Reads all that comes, in a thread of its own; says how the connection ended.
-fn listen(client: &H2) -> JoinHandle<Outcome> {
-    let mut ear = H2::over(client.writer());
-    ear.gives_back = false;
-    ear.replies = false;
-    std::thread::spawn(move || ear.drain())
-}
-
-/// A client of HTTP/2 that does everything right, one request after the other.
-struct Honest {
-    stop: Arc<AtomicBool>,
-    served: Arc<AtomicUsize>,
-    failure: Arc<Mutex<Option<String>>>,
-    thread: JoinHandle<()>,
-}
-
-impl Honest {
-    fn start(address: SocketAddr) -> Self {
-        let (stop, served, failure) =
-            (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(None)));
-        let theirs = (stop.clone(), served.clone(), failure.clone());
-        let thread = std::thread::spawn(move || {
-            let (stop, served, failure) = theirs;
-            let mut client = H2::open(address, &[]).unwrap();
-            client.set_read_limit(PATIENCE);
-            for stream in (1..).step_by(2).take_while(|_| !stop.load(Ordering::SeqCst)) {
-                let sent = client.get(stream, "/");
-                let outcome = client.outcome(stream);
-                if outcome.status() != Some(200) {
-                    *failure.lock().unwrap() = Some(format!("stream {stream}: {outcome:?}, sent: {sent:?}"));
-                    return;
-                }
-                served.fetch_add(1, Ordering::SeqCst);
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        });
-        Self { stop, served, failure, thread }
-    }
-
-    #[track_caller]
-    fn wait_for_more(&self, count: usize) {
-        let before = self.served.load(Ordering::SeqCst);
-        wait_for("more requests over HTTP/2 are answered", || {
-            if let Some(failure) = self.failure.lock().unwrap().clone() {
-                panic!("the honest HTTP/2 client failed: {failure}");
-            }
-            (self.served.load(Ordering::SeqCst) >= before + count).then_some(())
-        });
-    }
-
-    /// How many were served; fails if one was not.
-    #[track_caller]
-    fn stop(self) -> usize {
-        self.stop.store(true, Ordering::SeqCst);
-        self.thread.join().unwrap();
-        let failure = self.failure.lock().unwrap().take();
-        assert_eq!(failure, None, "the honest HTTP/2 client failed");
-        self.served.load(Ordering::SeqCst)
-    }
-}
-
-/// Looks at the resident memory of a process every few milliseconds.
-struct Memory {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<u64>,
-    before: u64,
-}
-
-impl Memory {
-    fn watch(pid: u32) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (theirs, before) = (stop.clone(), resident(pid));
-        let thread = std::thread::spawn(move || {
-            let mut most = before;
-            while !theirs.load(Ordering::SeqCst) {
-                most = most.max(resident(pid));
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            most
-        });
-        Self { stop, thread, before }
-    }
-
-    /// Before, and at most.
-    fn stop(self) -> (u64, u64) {
-        self.stop.store(true, Ordering::SeqCst);
-        (self.before, self.thread.join().unwrap())
-    }
-}
-
-/// VmRSS in bytes.
-fn resident(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) << 10
 }
 
 /// The stream of round `n`.

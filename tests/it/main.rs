@@ -6,11 +6,14 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "the whole binary is test code, helpers included")]
 
 mod admin_api;
+mod ambiguous;
 mod check;
 mod cli;
 mod crash;
 mod drain;
 mod errors;
+mod faulty_origin;
+mod floods;
 mod forwarding;
 mod headers;
 mod http2;

@@ -268,7 +268,9 @@ fn addresses(world: &World, begun: Instant) -> Addresses {
     let listening = world.listeners.listening();
     let mut line = format!("weir {}", env!("CARGO_PKG_VERSION").trim_end_matches(".0"));
     for listener in &listening {
-        line += &format!("  {} http://{}", listener.name, listener.address);
+        let secure = world.config.listeners.iter().any(|l| l.name == listener.name && l.tls.is_some());
+        let scheme = if secure { "https" } else { "http" };
+        line += &format!("  {} {scheme}://{}", listener.name, listener.address);
     }
     line += &format!("   dashboard http://{admin}");
     for split in &world.store.snapshot().splits {

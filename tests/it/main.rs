@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "the whole binary is test code, helpers included")]
 
 mod admin_api;
+mod certificates;
 mod check;
 mod cli;
 mod crash;

@@ -269,8 +269,13 @@ fn addresses(world: &World, begun: Instant) -> Addresses {
     let mut line = format!("weir {}", env!("CARGO_PKG_VERSION").trim_end_matches(".0"));
     for listener in &listening {
         let secure = world.config.listeners.iter().any(|l| l.name == listener.name && l.tls.is_some());
-        let scheme = if secure { "https" } else { "http" };
-        line += &format!("  {} {scheme}://{}", listener.name, listener.address);
+        // Of a Unix socket as curl has it: `--unix-socket`, not a URL.
+        let scheme = match listener.address.tcp() {
+            None => "",
+            Some(_) if secure => "https://",
+            Some(_) => "http://",
+        };
+        line += &format!("  {} {scheme}{}", listener.name, listener.address);
     }
     line += &format!("   dashboard http://{admin}");
     for split in &world.store.snapshot().splits {

@@ -91,6 +91,11 @@ impl Walk<'_> {
             "certificates" => "add for example certificates = [{ cert = \"shop.pem\", key = \"shop.key\" }]".into(),
             "cert" => "add the PEM file of the certificate chain: cert = \"shop.pem\"".into(),
             "key" => "add the PEM file of the private key: key = \"shop.key\"".into(),
+            "to" => "add for example to = \"https://shop.example.com{path}\"".into(),
+            "code" => "add for example code = 200".into(),
+            "per" => "add per = \"client_ip\", \"route\" or \"header:NAME\"".into(),
+            "requests" => "add for example requests = 100".into(),
+            "every" => "add for example every = \"1s\"".into(),
             _ => format!("add `{key}`"),
         });
     }

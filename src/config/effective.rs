@@ -3,14 +3,17 @@
 //! Invariant: loading the text gives the same `Config` again, from whatever folder: files are written with their full
 //! path (so that is what names a certificate then). No certificate or key is in it.
 
+mod routes;
+mod splits;
+
 use std::path::Path;
 use std::time::Duration;
 
 use toml::{Table, Value};
 
 use super::{
-    Bind, Config, HostMatch, Level, Listener, ListenerTls, LogFormat, Match, PathMatch, Route, Split, TlsVersion,
-    Trusted, UpstreamTls, Version, durations, sizes,
+    Bind, Config, Level, Listener, ListenerTls, LogFormat, OnUnavailable, Split, TlsVersion, Trusted, UpstreamTls,
+    Version, durations, sizes,
 };
 
 /// TOML text for `GET /config`.
@@ -23,7 +26,7 @@ pub fn effective(config: &Config) -> String {
         table([("delay", time(config.shutdown.delay)), ("timeout", time(config.shutdown.timeout))]),
     );
     root.insert("listeners".into(), named(&config.listeners, |l| (l.name.as_str(), listener(l))));
-    root.insert("routes".into(), Value::Array(config.routes.iter().map(route).collect()));
+    root.insert("routes".into(), Value::Array(config.routes.iter().map(routes::route).collect()));
     root.insert("splits".into(), named(&config.splits, |s| (s.name.as_str(), split(s))));
     root.insert("admin".into(), admin(config));
     root.insert("telemetry".into(), telemetry(config));
@@ -109,62 +112,38 @@ fn listener_tls(tls: &ListenerTls) -> Value {
     table(entries)
 }
 
-fn route(r: &Route) -> Value {
-    let mut entries = vec![("name", text(r.name.as_str()))];
-    if !r.listeners.is_empty() {
-        entries.push(("listeners", texts(&r.listeners)));
-    }
-    if !r.matches.is_empty() {
-        entries.push(("match", Value::Array(r.matches.iter().map(one_match).collect())));
-    }
-    entries.push(("split", text(r.split().map_or("", |s| s.as_str()))));
-    table(entries)
-}
-
-fn one_match(m: &Match) -> Value {
-    let mut entries = Vec::new();
-    match &m.host {
-        Some(HostMatch::Exact(name)) => entries.push(("host", text(name))),
-        Some(HostMatch::Suffix(suffix)) => entries.push(("host", text(&format!("*{suffix}")))),
-        None => {}
-    }
-    match &m.path {
-        Some(PathMatch::Exact(path)) => entries.push(("path", text(path))),
-        Some(PathMatch::Prefix(path)) => entries.push(("path_prefix", text(if path.is_empty() { "/" } else { path }))),
-        Some(PathMatch::Regex(pattern)) => entries.push(("path_regex", text(pattern))),
-        None => {}
-    }
-    if !m.methods.is_empty() {
-        entries.push(("method", texts(&m.methods)));
-    }
-    table(entries)
-}
-
 fn split(s: &Split) -> Value {
-    let timeouts = [
-        ("connect", limit(s.timeouts.connect)),
-        ("first_byte", limit(s.timeouts.first_byte)),
-        ("total", limit(s.timeouts.total)),
-        ("idle", limit(s.timeouts.idle)),
-    ];
     let pool = [
         ("idle_per_endpoint", integer(s.pool.idle_per_endpoint)),
         ("max_in_flight", Value::Integer(s.pool.max_in_flight.into())),
     ];
-    table([
+    let drain = [("timeout", time(s.drain.timeout)), ("upgraded_timeout", time(s.drain.upgraded_timeout))];
+    let mut entries = vec![
         ("stable", text(s.stable.as_str())),
         ("expose_version", s.expose_version.into()),
-        ("timeouts", table(timeouts)),
-        ("drain", table([("timeout", time(s.drain.timeout))])),
+        ("on_unavailable", text(splits::unavailable(&s.on_unavailable))),
+        ("timeouts", splits::timeouts(&s.timeouts)),
+        ("retries", splits::retries(&s.retries)),
+        ("drain", table(drain)),
         ("pool", table(pool)),
-        ("versions", named(&s.versions, |v| (v.name.as_str(), version(v)))),
-    ])
+    ];
+    entries.extend(s.sticky.as_ref().map(|sticky| ("sticky", splits::sticky(sticky))));
+    if let OnUnavailable::Hold(hold) = &s.on_unavailable {
+        entries.push(("hold", splits::hold(hold)));
+    }
+    entries.push(("versions", named(&s.versions, |v| (v.name.as_str(), version(v)))));
+    if !s.rules.is_empty() {
+        entries.push(("rules", Value::Array(s.rules.iter().map(|r| splits::rule(r, s)).collect())));
+    }
+    table(entries)
 }
 
 fn version(v: &Version) -> Value {
     let scheme = if v.tls.is_some() { "https://" } else { "" };
     let endpoints = v.endpoints.iter().map(|at| format!("{scheme}{at}")).collect::<Vec<_>>();
     let mut entries = vec![("weight", Value::Integer(v.weight.value().into())), ("endpoints", texts(&endpoints))];
+    entries.push(("protocol", text(splits::protocol(v.protocol))));
+    entries.push(("host", text(splits::host(v.host))));
     entries.extend(v.tls.as_ref().map(|tls| ("tls", upstream_tls(tls))));
     table(entries)
 }

@@ -276,7 +276,8 @@ fn emptiness(root: &Node) -> Option<Diagnostic> {
         Some(Kind::Array(items)) => items.is_empty(),
         Some(_) => false,
     };
-    let missing: Vec<&str> = ["listeners", "routes", "splits"].into_iter().filter(is_empty).collect();
+    let needed = |name: &&str| *name != "splits" || needs_splits(entries);
+    let missing: Vec<&str> = ["listeners", "routes", "splits"].into_iter().filter(needed).filter(is_empty).collect();
     let message = match missing.as_slice() {
         [] => return None,
         _ if entries.is_empty() => "the configuration is empty".to_owned(),
@@ -285,4 +286,16 @@ fn emptiness(root: &Node) -> Option<Diagnostic> {
     let help =
         "it needs a [listeners.NAME], a [[routes]] and a [splits.NAME.versions]; `weir init` writes a first file";
     Some(Diagnostic::new(Code::EmptyConfig, message).help(help))
+}
+
+/// Unless every route answers by itself.
+fn needs_splits(entries: &[(String, Node)]) -> bool {
+    let Some(Kind::Array(routes)) = entries.iter().find(|(k, _)| k == "routes").map(|(_, n)| &n.kind) else {
+        return true;
+    };
+    let answers = |route: &Node| match &route.kind {
+        Kind::Table(keys) => keys.iter().any(|(k, _)| k == "redirect" || k == "respond"),
+        _ => false,
+    };
+    routes.is_empty() || !routes.iter().all(answers)
 }

@@ -24,12 +24,17 @@ mod secure;
 pub mod sizes;
 mod suggest;
 mod tree;
+mod trust;
 mod types;
 
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_routes;
+#[cfg(test)]
 mod tests_secure;
+#[cfg(test)]
+mod tests_splits;
 
 pub use effective::effective;
 pub use error::{Code, Diagnostic, Place, Position, Report, Severity, Source};

@@ -3,6 +3,9 @@
 //!
 //! Refuses: HTTP semantics (that is `proxy`) and choosing endpoints (that is `pool`).
 
+pub mod body;
+pub mod duplex;
 pub mod listen;
+pub mod proxy_protocol;
 pub mod socket;
 pub mod upstream;

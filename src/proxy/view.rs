@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::body::RequestBody;
+use super::upload::RequestBody;
 use super::worker::Worker;
 use crate::config::Listener;
 use crate::model::ListenerName;
@@ -18,6 +18,9 @@ use crate::net::upstream::Upstream;
 use crate::routing::{Deck, Shares};
 use crate::state::{Snapshot, SplitState};
 use crate::telemetry::{CodeCell, VersionCell};
+
+/// The epoch of what rules send.
+const RULES: u64 = u64::MAX;
 
 /// See the file's head. Indexes are those of the configuration.
 pub(super) struct View {
@@ -31,10 +34,14 @@ pub(super) struct SplitView {
     deck: Rc<RefCell<Deck>>,
     shares: Shares,
     pub(super) versions: Vec<VersionView>,
+    /// `rule:NAME` of each rule.
+    pub(super) rules: Vec<String>,
 }
 
 pub(super) struct VersionView {
     pub(super) cell: Arc<VersionCell>,
+    /// For traffic of rules, which counts in no analysis.
+    pub(super) rule_cell: Arc<VersionCell>,
     /// In the order of the pool's endpoints.
     pub(super) upstreams: Vec<Rc<Upstream<RequestBody>>>,
     /// `weir-version`, if it is to be shown.
@@ -86,14 +93,18 @@ impl SplitView {
             Some(old) => old.deck.clone(),
             None => Rc::new(RefCell::new(Deck::new(&mut worker.rng.borrow_mut()))),
         };
+        // Without rules nothing is recorded there.
+        let rule_epoch = if config.rules.is_empty() { state.epoch } else { RULES };
         let idle_cap = config.pool.idle_per_endpoint.div_ceil(worker.of);
         let versions = state.versions.iter().map(|v| VersionView {
             cell: worker.cells.version(worker.index, &state.name, &v.name, state.epoch),
+            rule_cell: worker.cells.version(worker.index, &state.name, &v.name, rule_epoch),
             upstreams: v.pool.endpoints().iter().map(|e| worker.upstream(e, idle_cap, config.timeouts.idle)).collect(),
             shown_as: config.expose_version.then(|| HeaderValue::from_str(v.name.as_str()).ok()).flatten(),
         });
         let versions = versions.collect();
-        Self { deck, shares: Shares::new(&state.coin.0), versions, state }
+        let rules = config.rules.iter().map(|rule| format!("rule:{}", rule.name)).collect();
+        Self { deck, shares: Shares::new(&state.coin.0), versions, rules, state }
     }
 
     /// The version the coin gives this request; `None` when none is open.

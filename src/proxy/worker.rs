@@ -4,7 +4,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,11 +11,18 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use slab::Slab;
+use tokio::sync::Notify;
 
-use super::body::RequestBody;
+use super::client::{Client, Phase, Protocol};
+use super::client_io::Transport;
 use super::clock::Clock;
-use super::connection::{Client, GRACE, Phase};
+use super::connection::GRACE;
+use super::flush::Flusher;
+use super::stall::Stalls;
+use super::tunnel::Tunnels;
+use super::upload::RequestBody;
 use super::view::View;
+use crate::config::Bind;
 use crate::model::Instant;
 use crate::net::upstream::Upstream;
 use crate::pool::Endpoint;
@@ -30,42 +36,57 @@ type SnapshotCache = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
 /// By the endpoint's address in memory, which it keeps for as long as it is in here.
 type Upstreams = HashMap<*const Endpoint, (Arc<Endpoint>, Rc<Upstream<RequestBody>>)>;
 
+/// What all workers have in common.
+pub(super) struct Shared {
+    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(super) swapped: Arc<Notify>,
+    pub(super) cells: Arc<Cells>,
+}
+
 /// See the file's head.
 pub(super) struct Worker {
     pub(super) index: usize,
     /// How many workers there are.
     pub(super) of: usize,
     pub(super) cells: Arc<Cells>,
+    /// Woken when there is a new snapshot, for those who wait for one.
+    pub(super) swapped: Arc<Notify>,
+    pub(super) tunnels: Rc<Tunnels>,
     pub(super) access: AccessLog,
     pub(super) rng: RefCell<fastrand::Rng>,
     pub(super) clock: Rc<Clock>,
+    /// Writes out what this worker's connections have to say.
+    pub(super) flusher: Rc<Flusher<Transport>>,
+    pub(super) stalls: Rc<Stalls>,
     snapshot: RefCell<SnapshotCache>,
     view: RefCell<Option<Rc<View>>>,
     upstreams: RefCell<Upstreams>,
     pub(super) clients: RefCell<Slab<Rc<Client>>>,
+    /// Connections that have not said yet whose they are; see `arrival`.
+    pub(super) arriving: Cell<usize>,
     /// Set when the process goes down: answers say `Connection: close`.
     closing: Cell<Option<Instant>>,
 }
 
 impl Worker {
-    pub(super) fn new(
-        index: usize,
-        of: usize,
-        shared: Arc<ArcSwap<Snapshot>>,
-        cells: Arc<Cells>,
-        access: AccessLog,
-    ) -> Rc<Self> {
+    pub(super) fn new(index: usize, of: usize, shared: Shared, access: AccessLog) -> Rc<Self> {
+        let clock = Rc::new(Clock::new());
         let worker = Self {
             index,
             of,
-            cells,
+            cells: shared.cells,
+            swapped: shared.swapped,
+            tunnels: Rc::default(),
             access,
             rng: RefCell::new(fastrand::Rng::new()),
-            clock: Rc::new(Clock::new()),
-            snapshot: RefCell::new(Cache::new(shared)),
+            flusher: Rc::default(),
+            stalls: Stalls::new(clock.clone()),
+            clock,
+            snapshot: RefCell::new(Cache::new(shared.snapshot)),
             view: RefCell::new(None),
             upstreams: RefCell::default(),
             clients: RefCell::default(),
+            arriving: Cell::new(0),
             closing: Cell::new(None),
         };
         worker.view();
@@ -119,9 +140,9 @@ impl Worker {
     }
 
     /// The same for the clients of one listener that has left the configuration.
-    pub(super) fn close_listener(&self, address: SocketAddr) {
+    pub(super) fn close_listener(&self, address: &Bind) {
         let now = Instant::now();
-        for (_, client) in self.clients.borrow().iter().filter(|(_, c)| c.local_port == address.port()) {
+        for (_, client) in self.clients.borrow().iter().filter(|(_, c)| *c.local == *address) {
             client.close(now);
         }
     }
@@ -146,6 +167,8 @@ impl Worker {
     fn tick(&self) {
         self.clock.tick();
         let view = self.view();
+        self.stalls.look();
+        self.tunnels.look();
         self.tidy_clients(&view);
         self.tidy_upstreams();
         self.access.flush();
@@ -156,8 +179,18 @@ impl Worker {
         let over = |since: Instant, limit: Option<Duration>| limit.is_some_and(|l| now.duration_since(since) >= l);
         for (_, client) in self.clients.borrow().iter() {
             let closing = client.closing().or(self.closing.get());
+            if client.protocol.get() == Some(Protocol::Http2) {
+                tidy_http2(client, now, closing.is_some(), view);
+                continue;
+            }
             match client.phase() {
-                Phase::Busy => {}
+                Phase::Busy => {
+                    let Some(since) = client.blocked.get() else { continue };
+                    let body = view.listener(&client.listener).and_then(|(_, l)| l.timeouts.body);
+                    if over(since, body) {
+                        client.abort();
+                    }
+                }
                 Phase::Idle if closing.is_some_and(|at| now.duration_since(at) >= GRACE) => client.finish(),
                 phase => {
                     let Some((_, listener)) = view.listener(&client.listener) else { continue };
@@ -181,5 +214,24 @@ impl Worker {
             upstream.tidy(now, endpoint.is_draining());
             Rc::strong_count(upstream) > 1
         });
+    }
+}
+
+/// An HTTP/2 client is told at once to go, even amid its requests: what it has begun is finished, and no request is lost
+/// (RFC 9113 section 6.8).
+fn tidy_http2(client: &Client, now: Instant, is_closing: bool, view: &View) {
+    if is_closing && client.order().is_none() {
+        client.finish();
+    }
+    let Some((_, listener)) = view.listener(&client.listener) else { return };
+    let timeouts = &listener.timeouts;
+    let over = |since: Instant, limit: Option<Duration>| limit.is_some_and(|l| now.duration_since(since) >= l);
+    let head = (client.phase() == Phase::Head).then(|| client.since()).or(client.block_since.get());
+    if client.blocked.get().is_some_and(|since| over(since, timeouts.body)) {
+        client.abort();
+    } else if head.is_some_and(|since| over(since, timeouts.header)) {
+        client.expire();
+    } else if client.phase() == Phase::Idle && over(client.since(), timeouts.idle) && client.order().is_none() {
+        client.finish();
     }
 }

@@ -215,18 +215,17 @@ impl Reloader {
     }
 }
 
-/// The addresses a configuration listens on.
 /// What a configuration wants to listen on.
-pub fn wanted(config: &Config) -> Vec<(ListenerName, std::net::SocketAddr)> {
-    let tcp = |l: &Listener| -> Vec<_> {
-        l.bind.iter().filter_map(Bind::tcp).map(|address| (l.name.clone(), address)).collect()
+pub fn wanted(config: &Config) -> Vec<(ListenerName, Bind)> {
+    let of = |listener: &Listener| -> Vec<_> {
+        listener.bind.iter().map(|bind| (listener.name.clone(), bind.clone())).collect()
     };
-    config.listeners.iter().flat_map(tcp).collect()
+    config.listeners.iter().flat_map(of).collect()
 }
 
 async fn close(stopping: Stopping) {
     let stopped = stopping.finish().await;
-    let address = stopped.address;
+    let address = &stopped.address;
     if stopped.emptied && stopped.half_open == 0 {
         tracing::info!(event = "listener-closed", %address);
     } else {
@@ -253,7 +252,11 @@ impl Rejected {
 pub fn not_bound(config: &Config, Refused { name, error }: &Refused) -> Problem {
     let code = match error {
         BindError::InUse { .. } | BindError::NotPermitted { .. } => "address-in-use",
-        BindError::NotLocal { .. } | BindError::Other { .. } => "bad-address",
+        BindError::NotLocal { .. }
+        | BindError::NoFolder { .. }
+        | BindError::NotASocket { .. }
+        | BindError::TooLong { .. }
+        | BindError::Other { .. } => "bad-address",
     };
     let several = config.listeners.iter().any(|l| l.name == *name && l.bind.len() > 1);
     let which = if several { " (one of its addresses)" } else { "" };

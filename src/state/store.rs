@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 use super::book::Book;
 use super::disk::{self, Disk, NoDisk};
@@ -53,6 +53,7 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct Store {
     current: Arc<ArcSwap<Snapshot>>,
+    swapped: Arc<Notify>,
     registry: Arc<Registry>,
     /// What TLS sessions need to outlive reloads.
     tls: Shared,
@@ -109,6 +110,7 @@ impl Store {
         build::settle_drains(&plan, &first, Instant::now());
         let store = Self {
             current: Arc::new(ArcSwap::from_pointee(first)),
+            swapped: Arc::default(),
             registry,
             tls,
             events: broadcast::Sender::new(EVENTS),
@@ -126,6 +128,11 @@ impl Store {
     /// What is in force now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.current.load_full()
+    }
+
+    /// Woken after every swap, for those who wait for one.
+    pub fn swapped(&self) -> Arc<Notify> {
+        self.swapped.clone()
     }
 
     /// For the data plane's cached reads.
@@ -209,7 +216,7 @@ impl Store {
         let next = build::snapshot(&plan, secured, Some(now), &|key| self.registry.endpoint(key), now.persisted);
         // Before the swap: an endpoint that comes back must not take requests while its version drains.
         build::settle_drains(&plan, &next, Instant::now());
-        self.current.store(Arc::new(next));
+        self.swap(Arc::new(next));
         build::remove_gone(&self.registry, &now.config, &plan.config, Instant::now());
         writer.book = plan.book;
         self.publish(&plan.events);
@@ -236,11 +243,11 @@ impl Store {
         let next = Arc::new(build::snapshot(&plan, secured, Some(now), &find, persisted));
         // A drain after the swap, so that a request refused here finds the new coin when it looks again.
         if matches!(change, Change::Drain { .. }) {
-            self.current.store(next.clone());
+            self.swap(next.clone());
             build::settle_drains(&plan, &next, Instant::now());
         } else {
             build::settle_drains(&plan, &next, Instant::now());
-            self.current.store(next.clone());
+            self.swap(next.clone());
         }
         writer.book = plan.book;
         self.publish(&plan.events);
@@ -279,8 +286,13 @@ impl Store {
     fn show_persisted(&self, persisted: bool) {
         let now = self.current.load();
         if now.persisted != persisted {
-            self.current.store(Arc::new(build::with_persisted(&now, persisted)));
+            self.swap(Arc::new(build::with_persisted(&now, persisted)));
         }
+    }
+
+    fn swap(&self, next: Arc<Snapshot>) {
+        self.current.store(next);
+        self.swapped.notify_waiters();
     }
 
     fn publish(&self, events: &[HistoryEntry]) {

@@ -29,6 +29,8 @@ const COUNTERS: &[(&str, &str)] = &[
     ("weir_refused_requests_total", "Requests that never reached a version."),
     ("weir_errors_total", "Failed attempts by reason."),
     ("weir_retries_total", "Attempts after the first."),
+    ("weir_spilled_requests_total", "Requests that went to other versions, since theirs had no endpoint to use."),
+    ("weir_rescued_requests_total", "Requests that failed at their version and were answered by stable."),
     ("weir_tls_handshakes_total", "TLS handshakes of clients by result."),
     ("weir_rollbacks_total", "Rollbacks by who asked for them."),
     ("weir_config_reloads_total", "Reloads of the configuration by result."),
@@ -76,12 +78,16 @@ enum Shown {
 struct VersionSeries {
     causes: [Counter; Cause::ALL.len()],
     retries: Counter,
+    spilled: Counter,
+    rescued: Counter,
 }
 
 impl VersionSeries {
     fn add(&self, counts: &VersionCounts) {
         self.causes.iter().zip(counts.causes).for_each(|(counter, n)| counter.increment(n));
         self.retries.increment(counts.retries);
+        self.spilled.increment(counts.spilled);
+        self.rescued.increment(counts.rescued);
     }
 }
 
@@ -312,6 +318,8 @@ fn version_series(recorder: &PrometheusRecorder, (split, version): &VersionKey) 
         causes: Cause::ALL
             .map(|cause| counter(recorder, "weir_errors_total", &[labels[0], labels[1], ("reason", cause.as_str())])),
         retries: counter(recorder, "weir_retries_total", &labels),
+        spilled: counter(recorder, "weir_spilled_requests_total", &labels),
+        rescued: counter(recorder, "weir_rescued_requests_total", &labels),
     }
 }
 

@@ -3,14 +3,23 @@
 //! Every section goes on after a problem, leaving out what is wrong; `Config` is thrown away by the caller if the
 //! report has an error. So a function here may return something incomplete, if it has reported why.
 
+mod actions;
 mod address;
 mod certificates;
+mod conditions;
+mod edits;
 mod listeners;
 mod matches;
+mod network;
 mod process;
 pub use process::state_dir;
+mod rate_limits;
+mod redirects;
+mod retries;
 mod routes;
+mod rules;
 mod splits;
+mod sticky;
 mod trust;
 mod upstream;
 
@@ -95,6 +104,13 @@ impl Context<'_> {
         self.push(code, path, message.into(), place)
     }
 
+    /// A problem with the value at a path, what stands at its caret, and what to do.
+    fn tell(&mut self, code: Code, path: &Path, message: String, label: &str, help: &str) -> &mut Diagnostic {
+        let problem = self.problem(code, path, message);
+        (problem.label, problem.help) = (Some(label.into()), Some(help.into()));
+        problem
+    }
+
     fn push(&mut self, code: Code, path: &Path, message: String, place: Option<Place>) -> &mut Diagnostic {
         let at = self.report.diagnostics.len();
         self.report.push(Diagnostic::new(code, message).at(place).key(path));
@@ -142,6 +158,10 @@ fn inherit_defaults(root: &mut Value) {
     for split in splits.values_mut().filter_map(Value::as_object_mut) {
         for (key, inherited) in &defaults {
             let own = split.entry(key.clone()).or_insert_with(|| Value::Object(Map::new()));
+            if key == "sticky" && kind_of_sticky(own) != kind_of_sticky(inherited) && own.get("by").is_some() {
+                // A cookie's name and life mean nothing for another kind of stickiness.
+                continue;
+            }
             if let (Value::Object(own), Value::Object(inherited)) = (own, inherited) {
                 for (k, v) in inherited {
                     own.entry(k.clone()).or_insert_with(|| v.clone());
@@ -149,4 +169,8 @@ fn inherit_defaults(root: &mut Value) {
             }
         }
     }
+}
+
+fn kind_of_sticky(table: &Value) -> &str {
+    table.get("by").and_then(Value::as_str).unwrap_or("cookie")
 }

@@ -2,14 +2,12 @@
 
 use std::net::SocketAddr;
 
-use super::Context;
 use super::upstream::upstream;
+use super::{Context, retries, rules, sticky};
 use crate::config::error::Code;
 use crate::config::path::Path;
-use crate::config::raw::{RawConfig, RawSplit, RawVersion};
-use crate::config::{
-    Drain, HostHeader, OnUnavailable, PoolLimits, Protocol, Retries, RetryOn, Split, UpstreamTimeouts, Version,
-};
+use crate::config::raw::{RawConfig, RawHostHeader, RawProtocol, RawSplit, RawVersion};
+use crate::config::{Drain, HostHeader, PoolLimits, Protocol, Split, UpstreamTimeouts, Version};
 use crate::model::{SplitName, VersionName, Weight};
 
 pub fn splits(raw: &RawConfig, admin: Option<SocketAddr>, cx: &mut Context<'_>) -> Vec<Split> {
@@ -21,22 +19,17 @@ fn split(name: &str, raw: &RawSplit, admin: Option<SocketAddr>, path: &Path, cx:
     let versions = versions(raw, admin, path, cx);
     check_weights(raw, &versions, path, cx);
     let stable = stable(raw, &versions, path, cx);
+    let sticky = sticky::sticky(name, raw, path, cx);
+    let rules = rules::rules(raw, &versions, path, cx);
     let name = cx.name(SplitName::new(name), name, path)?;
     Some(Split {
         name,
         stable: stable?,
         expose_version: raw.expose_version,
-        sticky: None,
-        on_unavailable: OnUnavailable::Fail,
-        retries: Retries {
-            attempts: 1,
-            on: RetryOn { connect: true, ..RetryOn::default() },
-            methods: Vec::new(),
-            budget: 0.2,
-            rescue: false,
-            body_bytes: 64 << 10,
-        },
-        rules: Vec::new(),
+        sticky,
+        on_unavailable: sticky::on_unavailable(raw, path, cx),
+        retries: retries::retries(&raw.retries, &path.key("retries"), cx),
+        rules,
         timeouts: UpstreamTimeouts {
             connect: raw.timeouts.connect.limit(),
             first_byte: raw.timeouts.first_byte.limit(),
@@ -44,7 +37,7 @@ fn split(name: &str, raw: &RawSplit, admin: Option<SocketAddr>, path: &Path, cx:
             stall: raw.timeouts.stall.limit(),
             idle: raw.timeouts.idle.limit(),
         },
-        drain: Drain { timeout: raw.drain.timeout.0 },
+        drain: Drain { timeout: raw.drain.timeout.0, upgraded_timeout: raw.drain.upgraded_timeout.0 },
         pool: PoolLimits { idle_per_endpoint: raw.pool.idle_per_endpoint, max_in_flight: raw.pool.max_in_flight },
         versions,
     })
@@ -87,9 +80,16 @@ fn version(
         name: cx.name(VersionName::new(name), name, path)?,
         weight,
         endpoints: upstream.endpoints,
-        protocol: Protocol::default(),
+        protocol: match raw.protocol {
+            RawProtocol::Auto => Protocol::Auto,
+            RawProtocol::Http1 => Protocol::Http1,
+            RawProtocol::Http2 => Protocol::Http2,
+        },
         tls: upstream.tls,
-        host: HostHeader::default(),
+        host: match raw.host {
+            RawHostHeader::Client => HostHeader::Client,
+            RawHostHeader::Endpoint => HostHeader::Endpoint,
+        },
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod admin;
 mod conf;
+pub mod frames;
 mod gate;
 mod load;
 mod nginx;

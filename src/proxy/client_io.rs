@@ -1,0 +1,148 @@
+//! The client's socket as the HTTP library sees it: tells the connection's phase, and ends it politely.
+//!
+//! hyper's own header timer also covers the idle time between requests (amendments.md 2.9), so the phases are told apart
+//! here. Invariant: a connection that is given up is first half-closed and then read until the client has closed too,
+//! so that a client that is still sending sees the end of our answer and not a reset.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+use tokio_rustls::server::TlsStream;
+
+use super::client::{Client, Order, Phase};
+use crate::model::Refusal;
+use crate::net::socket::Socket;
+
+/// How long a half-closed connection is read to its end.
+const LINGER: Duration = Duration::from_secs(1);
+
+const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nweir-error: client-timeout\r\n\
+content-type: text/plain; charset=utf-8\r\ncontent-length: 48\r\nconnection: close\r\n\r\n\
+client-timeout: the request head did not arrive\n";
+
+/// In cleartext or over TLS.
+pub(super) enum Transport {
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+/// See the file's head.
+pub(super) struct ClientIo {
+    transport: Transport,
+    client: Rc<Client>,
+    linger: Linger,
+}
+
+impl ClientIo {
+    pub(super) fn new(transport: Transport, client: Rc<Client>) -> Self {
+        Self { transport, client, linger: Linger::default() }
+    }
+}
+
+impl AsyncRead for ClientIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.client.order() == Some(Order::Expire) && self.client.phase() == Phase::Head {
+            self.client.cell.refused(Refusal::ClientTimeout);
+            // Best effort: a client that sends a byte a second reads its answer or does not.
+            let _ = Pin::new(&mut self.transport).poll_write(cx, REQUEST_TIMEOUT);
+            let _ = Pin::new(&mut self.transport).poll_flush(cx);
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
+        if buf.filled().len() > before && self.client.phase() == Phase::Idle {
+            self.client.enter(Phase::Head);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ClientIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.transport).poll_write(cx, buf);
+        self.note_progress(written.is_pending());
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_flush(cx)
+    }
+
+    /// Half-closes, then reads what the client still sends until it closes too or `LINGER` is over.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { transport, linger, .. } = self.get_mut();
+        linger.poll_end(transport, cx)
+    }
+}
+
+/// The polite end of a connection; see the file's head.
+#[derive(Default)]
+pub(super) struct Linger(Option<Pin<Box<Sleep>>>);
+
+impl Linger {
+    /// Half-closes, then reads what the client still sends until it closes too or `LINGER` is over.
+    pub(super) fn poll_end(&mut self, transport: &mut Transport, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.0.is_none() {
+            ready!(Pin::new(&mut *transport).poll_shutdown(cx))?;
+        }
+        let over = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        loop {
+            let mut scratch = [std::mem::MaybeUninit::uninit(); 4096];
+            let mut rest = ReadBuf::uninit(&mut scratch);
+            match Pin::new(&mut *transport).poll_read(cx, &mut rest) {
+                Poll::Ready(Ok(())) if !rest.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return over.as_mut().poll(cx).map(Ok),
+            }
+        }
+    }
+}
+
+impl ClientIo {
+    /// For the worker's tick, which ends clients that take nothing for too long.
+    fn note_progress(&self, is_blocked: bool) {
+        let blocked = &self.client.blocked;
+        match (is_blocked, blocked.get()) {
+            (true, None) => blocked.set(Some(self.client.now())),
+            (false, Some(_)) => blocked.set(None),
+            _ => {}
+        }
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! A tunnel between a client and an endpoint, after a handshake both have agreed to: bytes both ways until one side ends.
+//!
+//! Invariant: the exchange, and with it the in-flight claim, lives as long as the tunnel; a tunnel is ended when its
+//! endpoint's drain is over.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf as _, Bytes};
+use h2::RecvStream;
+use slab::Slab;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::error::ProxyError;
+use super::exchange::Exchange;
+
+/// Bytes read at once, each way.
+const BUFFER: usize = 8 << 10;
+
+/// What a tunnel is made of, once the endpoint has agreed.
+pub(super) struct Agreed<T> {
+    pub(super) endpoint: T,
+    pub(super) exchange: Exchange,
+    /// The client's half, if it comes over HTTP/2.
+    pub(super) client: Option<RecvStream>,
+}
+
+/// All tunnels of a worker, so that its tick can end those whose time is over.
+#[derive(Debug, Default)]
+pub(super) struct Tunnels(RefCell<Slab<Waker>>);
+
+impl Tunnels {
+    /// Has every tunnel look whether its endpoint still allows it.
+    pub(super) fn look(&self) {
+        self.0.borrow().iter().for_each(|(_, waker)| waker.wake_by_ref());
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+}
+
+/// Carries bytes until both sides have ended, one has failed, or the endpoint's drain is over. `early` are bytes the
+/// client has sent behind its handshake.
+pub(super) async fn run<C, E>(tunnels: &Rc<Tunnels>, client: C, early: Bytes, agreed: Agreed<E>)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    E: AsyncRead + AsyncWrite + Unpin,
+{
+    let Agreed { endpoint, mut exchange, .. } = agreed;
+    let (to_client, to_endpoint) = (Cell::new(0), Cell::new(0));
+    let mut client = Early { io: client, early };
+    let mut endpoint = Counted { io: endpoint, read: &to_client, written: &to_endpoint };
+    let copy = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut endpoint, BUFFER, BUFFER);
+    let ended = tokio::select! {
+        ended = copy => ended.map(drop).map_err(drop),
+        () = cut(tunnels, &exchange) => Err(()),
+    };
+    exchange.add_bytes_in(to_endpoint.get());
+    exchange.add_bytes_out(to_client.get());
+    if ended.is_err() && exchange.endpoint_is_cut() {
+        exchange.failed(ProxyError::Cut);
+    } else {
+        // A side that just goes away is how most WebSockets end.
+        exchange.complete();
+    }
+}
+
+/// Ends when the endpoint's drain is over.
+async fn cut(tunnels: &Rc<Tunnels>, exchange: &Exchange) {
+    struct Entry<'a>(&'a Tunnels, usize);
+    impl Drop for Entry<'_> {
+        fn drop(&mut self) {
+            self.0.0.borrow_mut().try_remove(self.1);
+        }
+    }
+    let mut entry: Option<Entry<'_>> = None;
+    std::future::poll_fn(|cx| {
+        if exchange.endpoint_is_cut() {
+            return Poll::Ready(());
+        }
+        let mut all = tunnels.0.borrow_mut();
+        match &entry {
+            Some(entry) => all[entry.1].clone_from(cx.waker()),
+            None => entry = Some(Entry(tunnels, all.insert(cx.waker().clone()))),
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+/// A client whose first bytes are here already.
+struct Early<C> {
+    io: C,
+    early: Bytes,
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for Early<C> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.early.is_empty() {
+            return Pin::new(&mut self.io).poll_read(cx, buf);
+        }
+        let n = self.early.len().min(buf.remaining());
+        buf.put_slice(&self.early[..n]);
+        self.early.advance(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for Early<C> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Counts what passes, also of a tunnel that is cut.
+struct Counted<'a, E> {
+    io: E,
+    read: &'a Cell<u64>,
+    written: &'a Cell<u64>,
+}
+
+impl<E: AsyncRead + Unpin> AsyncRead for Counted<'_, E> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.read.set(self.read.get() + (buf.filled().len() - before) as u64);
+        polled
+    }
+}
+
+impl<E: AsyncWrite + Unpin> AsyncWrite for Counted<'_, E> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        if let Poll::Ready(Ok(n)) = polled {
+            self.written.set(self.written.get() + n as u64);
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -268,8 +268,13 @@ fn addresses(world: &World, begun: Instant) -> Addresses {
     let listening = world.listeners.listening();
     let mut line = format!("weir {}", env!("CARGO_PKG_VERSION").trim_end_matches(".0"));
     for listener in &listening {
-        // As curl has it: `--unix-socket`, not a URL.
-        let scheme = if listener.address.tcp().is_some() { "http://" } else { "" };
+        let secure = world.config.listeners.iter().any(|l| l.name == listener.name && l.tls.is_some());
+        // Of a Unix socket as curl has it: `--unix-socket`, not a URL.
+        let scheme = match listener.address.tcp() {
+            None => "",
+            Some(_) if secure => "https://",
+            Some(_) => "http://",
+        };
         line += &format!("  {} {scheme}{}", listener.name, listener.address);
     }
     line += &format!("   dashboard http://{admin}");

@@ -183,6 +183,7 @@ fn bad_certificates_are_named_with_cause_and_remedy() {
     folder.write("cut.key", &read("shop.key")[..60]);
     folder.write("locked.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
     folder.write("junk.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    folder.write("odd.key", "-----BEGIN PRIVATE KEY-----\nMAAAAAAA\n-----END PRIVATE KEY-----\n");
     folder.write("empty", "");
     fs::write(folder.path("shop.der"), [0x30, 0x82, 0, 0]).unwrap();
     fs::create_dir(folder.path("sub")).unwrap();
@@ -200,6 +201,7 @@ fn bad_certificates_are_named_with_cause_and_remedy() {
         ("cut.pem", "shop.key", "bad-certificate .cert: cut.pem: a certificate in it is broken", "BEGIN to END"),
         ("junk.pem", "shop.key", "bad-certificate .cert: junk.pem: a certificate in it is not valid", "issued again"),
         ("shop.pem", "cut.key", "bad-certificate .key: cut.key: the key in it is broken", "BEGIN to END"),
+        ("shop.pem", "odd.key", "bad-certificate .key: odd.key: this kind of key cannot be used", "ECDSA"),
         ("shop.pem", "locked.key", "bad-certificate .key: locked.key: the key in it is encrypted", "openssl pkey"),
         ("shop.key", "shop.key", "bad-certificate .cert: shop.key: it holds a key", "certificate here"),
         ("shop.pem", "shop.pem", "bad-certificate .key: shop.pem: it holds a certificate", "private key here"),

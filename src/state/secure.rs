@@ -27,7 +27,7 @@ impl Secured {
     /// `BadTls` with the first part that cannot be had.
     pub(super) fn new(config: &Arc<Config>, old: Option<&Snapshot>, shared: &Shared) -> Result<Self, ApplyError> {
         if let Some(old) = old.filter(|old| Arc::ptr_eq(&old.config, config)) {
-            return Ok(Self::of(old));
+            return Ok(Self { listeners: old.tls.clone(), upstreams: old.upstream_tls.clone() });
         }
         let mut secured = Self::default();
         for listener in &config.listeners {
@@ -42,11 +42,6 @@ impl Secured {
             secured.upstreams.push(versions.collect::<Result<_, _>>()?);
         }
         Ok(secured)
-    }
-
-    /// Those of a snapshot.
-    pub(super) fn of(snapshot: &Snapshot) -> Self {
-        Self { listeners: snapshot.tls.clone(), upstreams: snapshot.upstream_tls.clone() }
     }
 }
 

@@ -166,7 +166,7 @@ impl Store {
             Change::Reload { .. } | Change::Rollback { .. } => {
                 Ok(self.swap_then_write(&mut writer, &now, plan, secured))
             }
-            _ => self.write_then_swap(&mut writer, &now, plan, &order.change),
+            _ => self.write_then_swap(&mut writer, &now, (plan, secured), &order.change),
         }
     }
 
@@ -228,7 +228,7 @@ impl Store {
         &self,
         writer: &mut Writer,
         now: &Snapshot,
-        plan: Plan,
+        (plan, secured): (Plan, Secured),
         change: &Change,
     ) -> Result<Applied, ApplyError> {
         if let Err((path, source)) = self.write(writer, &plan.book) {
@@ -239,8 +239,7 @@ impl Store {
         }
         writer.dirty = false;
         let persisted = writer.files.is_some();
-        // Only a reload brings another configuration.
-        let (secured, find) = (Secured::of(now), |key: &EndpointKey| self.registry.endpoint(key));
+        let find = |key: &EndpointKey| self.registry.endpoint(key);
         let next = Arc::new(build::snapshot(&plan, secured, Some(now), &find, persisted));
         // A drain after the swap, so that a request refused here finds the new coin when it looks again.
         if matches!(change, Change::Drain { .. }) {

@@ -7,6 +7,7 @@
 
 mod admin_api;
 mod ambiguous;
+mod certificates;
 mod check;
 mod cli;
 mod crash;

@@ -37,8 +37,7 @@ pub fn certificate(cert: &Named<'_>, key: &Named<'_>, cx: &mut Context<'_>) -> O
     let (key_file, private) = private?;
     if let Err(problem) = pem::fits(&chain, &private) {
         let place = cx.tree.place_of(cert.path);
-        let message = format!("{} of {}", problem.message, file.display());
-        let problem = bad(Bad { message, ..problem }, &key_file, key, cx);
+        let problem = bad(problem, &key_file, key, cx);
         problem.related = place.map(|p| (p, "the certificate".into()));
         return None;
     }

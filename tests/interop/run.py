@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""Independent clients through weir, over every mix of protocols: one line for each case, exit code 1 if one failed.
+
+    run.py [--weir PROGRAM | --direct] [--list] [WORD ...]
+
+WORDs choose the cases whose line contains all of them, e.g. `run.py grpcio "http2+tls -> http2 "`. `--direct` leaves
+weir out and connects each client to the origin of its own protocol: it proves the clients and origins themselves.
+The needed Python packages are in requirements.txt; `tests/run` installs everything and runs this.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import client_browser
+import client_curl
+import client_grpc
+import client_nghttp
+import client_ws
+import processes
+from case import ALL, Failed, Target
+
+# What the client speaks to weir, what weir speaks to the origin. A case says which of the sides it is for.
+MIXES = [(client, upstream) for client in ALL for upstream in ALL]
+CASES = [
+    case for module in (client_curl, client_nghttp, client_grpc, client_ws, client_browser) for case in module.CASES
+]
+ROOT = Path(__file__).resolve().parents[2]
+# For the cases; what is left of three minutes is for starting and stopping.
+BUDGET = 165
+
+
+def line_of(mix, case):
+    return f"{mix[0]:>9} -> {mix[1]:<9}  {case.client:<9}  {case.name}"
+
+
+def selected(options):
+    for mix in MIXES:
+        for case in CASES:
+            fits = mix[0] in case.clients and mix[1] in case.upstreams
+            possible = mix[0] == mix[1] and not case.weir_only if options.direct else True
+            if fits and possible and all(word in line_of(mix, case) for word in options.words):
+                yield mix, case
+
+
+def weir_program():
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    built = [p for p in (target / kind / "weir" for kind in ("debug", "release")) if p.exists()]
+    if not built:
+        sys.exit("interop: no weir under target/: build it first, or name one with --weir")
+    return max(built, key=lambda path: path.stat().st_mtime)
+
+
+@contextlib.asynccontextmanager
+async def ended(child):
+    try:
+        yield child
+    finally:
+        await child.stop()
+
+
+@contextlib.asynccontextmanager
+async def world(options, folder):
+    """Everything that runs beside the clients: gives a function from a mix to its target, and the children."""
+    ca, cert, key = await processes.certificates(folder)
+    async with contextlib.AsyncExitStack() as stack:
+        app, rpc = [await stack.enter_async_context(ended(c)) for c in await processes.origins(folder, cert, key)]
+        children = [app, rpc]
+        browser = client_browser.Browser(processes.find("chromium", "chromium-browser", "google-chrome"), folder / "browser")
+        stack.push_async_callback(browser.stop)
+        if not options.direct:
+            held, dead = processes.dead_port()
+            stack.callback(held.close)
+            text = processes.configuration(folder, ca, cert, key, app.ready, rpc.ready, dead)
+            weir = await processes.weir(options.weir or weir_program(), folder, text)
+            children.append(await stack.enter_async_context(ended(weir)))
+
+        def target(mix):
+            if options.direct:
+                port, grpc_port = app.ready[mix[1]], rpc.ready.get(mix[1], 0)
+            else:
+                port = grpc_port = weir.ready[processes.listener(mix[1], mix[0].endswith("+tls"))]
+            return Target(*mix, port, grpc_port, ca, folder, options.direct, browser)
+
+        yield target, children
+
+
+async def run_case(case, target, seconds):
+    try:
+        await asyncio.wait_for(case.run(target), min(case.seconds, seconds))
+    except asyncio.TimeoutError:
+        return f"no end within {min(case.seconds, seconds):.0f} s"
+    except Failed as failure:
+        return str(failure)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+async def run_all(options, folder):
+    failures, began = 0, time.monotonic()
+    async with world(options, folder) as (target, children):
+        for mix, case in selected(options):
+            left = BUDGET - (time.monotonic() - began)
+            reason = await run_case(case, target(mix), left) if left > 0 else "not run: the time is over"
+            failures += reason is not None
+            verdict = "ok    " if reason is None else "FAILED"
+            print(f"{verdict} {line_of(mix, case)}{'' if reason is None else ': ' + ' '.join(reason.split())}", flush=True)
+        for child in children:
+            if child.ended() is not None:
+                failures += 1
+                print(f"FAILED {child.name} ended with {child.ended()}; its output:\n{child.tail()}", flush=True)
+    return failures
+
+
+def quit_on(number, frame):
+    raise KeyboardInterrupt
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weir", help="the program; default: the newest under target/")
+    parser.add_argument("--direct", action="store_true", help="without weir")
+    parser.add_argument("--list", action="store_true", help="print the cases and run none")
+    parser.add_argument("words", nargs="*")
+    options = parser.parse_args()
+    chosen = list(selected(options))
+    if options.list or not chosen:
+        print("\n".join(line_of(*one) for one in chosen) or "interop: no case has these words")
+        return 0 if chosen else 2
+    # SIGTERM ends the children too.
+    signal.signal(signal.SIGTERM, quit_on)
+    began, folder = time.monotonic(), Path(tempfile.mkdtemp(prefix="weir-interop-"))
+    failures = asyncio.run(run_all(options, folder))
+    print(f"interop: {len(chosen)} cases, {failures} failed, {time.monotonic() - began:.0f} s")
+    if failures:
+        print(f"interop: logs and configuration are in {folder}")
+        return 1
+    shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

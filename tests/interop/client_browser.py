@@ -4,12 +4,14 @@ One browser serves the whole run; the page of a mix is opened once and each of i
 """
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import json
 import subprocess
 
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from case import Case, Failed, expect, same
 from origin import pattern
@@ -80,10 +82,11 @@ class Browser:
         raise Failed("the browser ended before it listened")
 
     async def _listen(self):
-        async for message in self._socket:
-            message = json.loads(message)
-            if waiting := self._answers.pop(message.get("id"), None):
-                waiting.set_result(message)
+        with contextlib.suppress(ConnectionClosed):
+            async for message in self._socket:
+                message = json.loads(message)
+                if waiting := self._answers.pop(message.get("id"), None):
+                    waiting.set_result(message)
 
     async def _ask(self, method, params, session=None):
         number = next(self._numbers)

@@ -1,6 +1,7 @@
 """WebSocket: `websockets` over HTTP/1.1 Upgrade (RFC 6455), and over HTTP/2 extended CONNECT (RFC 8441) by `h2`."""
 
 import asyncio
+import contextlib
 
 from websockets.asyncio.client import connect
 from websockets.client import ClientProtocol
@@ -55,8 +56,13 @@ class OverHttp1:
         await asyncio.wait_for(await self._socket.ping(b"are you there"), WAIT)
 
     async def close(self, code=1000, reason=""):
+        """Closes, and gives the code the peer closed with."""
         await self._socket.close(code, reason)
         return self._socket.close_code
+
+    async def drop(self):
+        self._socket.transport.abort()
+        await self._socket.wait_closed()
 
 
 class OverHttp2:
@@ -157,14 +163,12 @@ class OverHttp2:
         same((frame.opcode, frame.data), (Opcode.PONG, b"are you there"), "answer to ping")
 
     async def close(self, code=1000, reason=""):
-        if self._protocol.close_sent is None:
-            self._protocol.send_close(code, reason)
-            await self._flush()
+        self._protocol.send_close(code, reason)
+        await self._flush()
         try:
             while True:
                 await self.receive()
         except Closed as closed:
-            await self.drop()
             return closed.args[0]
 
     async def drop(self):
@@ -172,97 +176,94 @@ class OverHttp2:
         await asyncio.wait([self._running])
 
 
+@contextlib.asynccontextmanager
 async def session(target, path="/ws", **more):
-    return await (OverHttp2() if target.http2 else OverHttp1()).open(target, path, **more)
+    socket = await (OverHttp2() if target.http2 else OverHttp1()).open(target, path, **more)
+    try:
+        yield socket
+    finally:
+        await socket.drop()
 
 
 async def echo(target):
-    socket = await session(target)
-    for message in ("hello", "größer als ASCII", b"\x00\xff bytes", "", b""):
-        await socket.send(message)
-        same(await socket.receive(), message, "echo")
-    same(await socket.close(), 1000, "close code")
+    async with session(target) as socket:
+        for message in ("hello", "größer als ASCII", b"\x00\xff bytes", "", b""):
+            await socket.send(message)
+            same(await socket.receive(), message, "echo")
+        same(await socket.close(), 1000, "close code")
 
 
 async def many(target):
-    socket = await session(target)
-    sent = [f"message {n}" for n in range(300)]
-    for message in sent:
-        await socket.send(message)
-    same([await socket.receive() for _ in sent], sent, "echoes")
-    await socket.close()
+    async with session(target) as socket:
+        sent = [f"message {n}" for n in range(300)]
+        for message in sent:
+            await socket.send(message)
+        same([await socket.receive() for _ in sent], sent, "echoes")
 
 
 async def large(target):
-    socket = await session(target)
-    body = pattern(4 << 20)
-    # The origin echoes while it reads, so the one who sends must read too.
-    answer, _ = await asyncio.gather(socket.receive(), socket.send(body))
-    expect(answer == body, f"4 MB came back differently ({len(answer)} bytes)")
-    await socket.close()
+    async with session(target) as socket:
+        body = pattern(4 << 20)
+        # The origin echoes while it reads, so the one who sends must read too.
+        answer, _ = await asyncio.gather(socket.receive(), socket.send(body))
+        expect(answer == body, f"4 MB came back differently ({len(answer)} bytes)")
 
 
 async def compressed(target):
-    socket = await session(target, deflate=True)
-    same(socket.extensions, ["permessage-deflate"], "extensions agreed on")
-    text = "the same again " * 20_000
-    for _ in range(2):
-        await socket.send(text)
-        expect(await socket.receive() == text, "the echo differs")
-    await socket.close()
+    async with session(target, deflate=True) as socket:
+        same(socket.extensions, ["permessage-deflate"], "extensions agreed on")
+        text = "the same again " * 20_000
+        for _ in range(2):
+            await socket.send(text)
+            expect(await socket.receive() == text, "the echo differs")
 
 
 async def fragments(target):
-    socket = await session(target)
-    await socket.send(["one ", "two ", "three"])
-    same(await socket.receive(), "one two three", "echo of three fragments")
-    await socket.close()
+    async with session(target) as socket:
+        await socket.send(["one ", "two ", "three"])
+        same(await socket.receive(), "one two three", "echo of three fragments")
 
 
 async def ping(target):
-    socket = await session(target)
-    await socket.ping()
-    await socket.close()
+    async with session(target) as socket:
+        await socket.ping()
 
 
 async def subprotocol(target):
-    socket = await session(target, subprotocols=["soap", "echo"])
-    same(socket.subprotocol, "echo", "subprotocol")
-    await socket.close()
+    async with session(target, subprotocols=["soap", "echo"]) as socket:
+        same(socket.subprotocol, "echo", "subprotocol")
 
 
 async def close_by_client(target):
-    socket = await session(target)
-    same(await socket.close(4321, "enough"), 4321, "close code echoed")
+    async with session(target) as socket:
+        same(await socket.close(4321, "enough"), 4321, "close code echoed")
 
 
 async def close_by_origin(target):
-    socket = await session(target)
-    await socket.send("!close 4002")
-    try:
-        await socket.receive()
-        raise Failed("no close")
-    except Closed as closed:
-        same(closed.args, (4002, "the origin says goodbye"), "close")
-    await socket.close()
+    async with session(target) as socket:
+        await socket.send("!close 4002")
+        try:
+            await socket.receive()
+            raise Failed("no close")
+        except Closed as closed:
+            same(closed.args, (4002, "the origin says goodbye"), "close")
 
 
 async def cut(target):
     """The origin drops the connection without a close frame: so does weir."""
-    socket = await session(target)
-    await socket.send("!cut")
-    try:
-        await socket.receive()
-        raise Failed("no end")
-    except Closed as closed:
-        same(closed.args[0], 1006, "close code")
-    await socket.close()
+    async with session(target) as socket:
+        await socket.send("!cut")
+        try:
+            await socket.receive()
+            raise Failed("no end")
+        except Closed as closed:
+            same(closed.args[0], 1006, "close code")
 
 
 async def refused(target):
     try:
-        await session(target, "/ws?refuse")
-        raise Failed("no refusal")
+        async with session(target, "/ws?refuse"):
+            raise Failed("no refusal")
     except Refused as answer:
         same(answer.args[0], 403, "status")
 

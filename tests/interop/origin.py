@@ -130,10 +130,12 @@ async def websocket(exchange, query):
         return await answer(exchange, "a WebSocket, please\n", status=426, extra=[("upgrade", "websocket")])
     if "refuse" in query:
         return await answer(exchange, "not you\n", status=403)
-    protocol = ServerProtocol(
-        extensions=[ServerPerMessageDeflateFactory()], subprotocols=["chat", "echo"], state=OPEN, max_size=16 << 20
-    )
     asked = Headers([pair for pair in exchange.headers if not pair[0].startswith(":")])
+    # With subprotocols of its own, the class refuses a client that asks for none.
+    known = ["chat", "echo"] if "sec-websocket-protocol" in asked else None
+    protocol = ServerProtocol(
+        extensions=[ServerPerMessageDeflateFactory()], subprotocols=known, state=OPEN, max_size=16 << 20
+    )
     accepted, protocol.extensions = protocol.process_extensions(asked)
     chosen = protocol.process_subprotocol(asked)
     fields = [("sec-websocket-extensions", accepted)] if accepted else []

@@ -12,6 +12,8 @@ SECURE = ("http1+tls", "http2+tls")
 ALL = ("http1", "http1+tls", "http2", "http2+tls")
 HTTP1 = ("http1", "http1+tls")
 HTTP2 = ("http2", "http2+tls")
+# Upstreams whose protocol weir finds out, and what it must find: HTTP/1.1 in clear, over TLS what ALPN says.
+AUTO = {"auto": "http1", "auto+tls": "http2+tls"}
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,9 @@ class Case:
     # It is about what weir itself does: there is nothing to see without it.
     weir_only: bool = False
     seconds: float = 20
+
+    def fits(self, client, upstream):
+        return client in self.clients and AUTO.get(upstream, upstream) in self.upstreams
 
 
 @dataclass(frozen=True)

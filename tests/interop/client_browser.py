@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from case import Case, Failed, expect, same
 from origin import pattern
+from processes import WITH_US
 
 # Nothing but our page: no updates, no telemetry, no QUIC, and certificates of a CA that lives for this run.
 FLAGS = """
@@ -45,6 +46,7 @@ class Browser:
 
     async def _open_page(self, target):
         if self._process is None:
+            expect(self._program, "no browser is installed")
             await self._start()
         opened = await self._ask("Target.createTarget", {"url": "about:blank"})
         attached = await self._ask("Target.attachToTarget", {"targetId": opened["targetId"], "flatten": True})
@@ -67,7 +69,7 @@ class Browser:
 
     async def _start(self):
         self._process = await asyncio.create_subprocess_exec(
-            self._program, *FLAGS, f"--user-data-dir={self._profile}", "about:blank",
+            *WITH_US, self._program, *FLAGS, f"--user-data-dir={self._profile}", "about:blank",
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )
         address = await asyncio.wait_for(self._address(), WAIT)

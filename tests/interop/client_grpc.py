@@ -122,7 +122,7 @@ def deadline_kept(on):
 
 def cancel(on):
     name = secrets.token_bytes(6).hex().encode()
-    hanging = call(on, "unary_stream", "Hang")(name, timeout=30)
+    hanging = call(on, "unary_stream", "Hang")(name, timeout=WAIT)
     same(next(hanging), b"started", "first message")
     hanging.cancel()
     failure(lambda: next(hanging), grpc.StatusCode.CANCELLED, "a cancelled call")

@@ -1,4 +1,4 @@
-"""The processes of a run: certificates, origins, weir. Each is ended by its id, and ended when the driver is gone."""
+"""The processes of a run: certificates, origins, weir. Each is ended by its id, and by the kernel if the driver is killed."""
 
 import asyncio
 import json
@@ -9,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from case import ALL, HTTP2, Failed, command
+from case import ALL, AUTO, HTTP2, Failed, command
 
 HERE = Path(__file__).parent
 WAIT = 30
+# A signal for whoever is left when this process is gone; `setpriv` becomes the program, so the id is the program's.
+WITH_US = ("setpriv", "--pdeathsig", "TERM", "--")
 
 
 async def certificates(folder):
@@ -47,7 +49,8 @@ class Child:
     async def start(cls, name, folder, wanted, *words):
         log = folder / f"{name}.log"
         process = await asyncio.create_subprocess_exec(
-            *map(str, words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, limit=1 << 20
+            *WITH_US, *map(str, words),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, limit=1 << 20,
         )
         child = cls(name, process, log)
         ready = asyncio.get_running_loop().create_future()
@@ -112,14 +115,15 @@ def listener(upstream, tls):
 def configuration(folder, ca, cert, key, app, rpc, dead):
     """One pair of listeners, clear and TLS, for each kind of upstream; one weir serves all mixes."""
     parts = [f"[admin]\nbind = '127.0.0.1:0'\nstate_dir = '{folder / 'state'}'\n[defaults.retries]\nattempts = 0\n"]
-    for upstream in ALL:
+    for upstream in (*ALL, *AUTO):
         clear, secure = listener(upstream, False), listener(upstream, True)
         parts.append(f"[listeners.{clear}]\nbind = '127.0.0.1:0'\n[listeners.{secure}]\nbind = '127.0.0.1:0'\n")
         parts.append(f"[listeners.{secure}.tls]\ncertificates = [{{ cert = '{cert}', key = '{key}' }}]\n")
-        parts += split(upstream, "app", "/", app[upstream], ca)
+        found = AUTO.get(upstream, upstream)
+        parts += split(upstream, "app", "/", app[found], ca)
         parts += split(upstream, "dead", "/dead", dead, ca)
-        if upstream in HTTP2:
-            parts += split(upstream, "grpc", "/interop.Echo", rpc[upstream], ca)
+        if found in HTTP2:
+            parts += split(upstream, "grpc", "/interop.Echo", rpc[found], ca)
             parts += split(upstream, "grpc-dead", "/interop.Dead", dead, ca)
     return "\n".join(parts)
 

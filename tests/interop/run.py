@@ -27,13 +27,14 @@ import client_grpc
 import client_nghttp
 import client_ws
 import processes
-from case import ALL, Failed, Target
+from case import ALL, AUTO, Failed, Target
 
 # What the client speaks to weir, what weir speaks to the origin. A case says which of the sides it is for.
-MIXES = [(client, upstream) for client in ALL for upstream in ALL]
+MIXES = [(client, upstream) for client in ALL for upstream in ALL] + [("http2+tls", upstream) for upstream in AUTO]
 CASES = [
     case for module in (client_curl, client_nghttp, client_grpc, client_ws, client_browser) for case in module.CASES
 ]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ROOT = Path(__file__).resolve().parents[2]
 # For the cases; what is left of three minutes is for starting and stopping.
 BUDGET = 165
@@ -46,9 +47,8 @@ def line_of(mix, case):
 def selected(options):
     for mix in MIXES:
         for case in CASES:
-            fits = mix[0] in case.clients and mix[1] in case.upstreams
             possible = mix[0] == mix[1] and not case.weir_only if options.direct else True
-            if fits and possible and all(word in line_of(mix, case) for word in options.words):
+            if case.fits(*mix) and possible and all(word in line_of(mix, case) for word in options.words):
                 yield mix, case
 
 
@@ -62,36 +62,38 @@ def weir_program():
 
 @contextlib.asynccontextmanager
 async def ended(child):
+    """Ends the child at the end. One that ended before, or leaves with an error after SIGTERM, is a failure."""
     try:
         yield child
     finally:
+        child.early = child.ended() is not None
         await child.stop()
 
 
 @contextlib.asynccontextmanager
 async def world(options, folder):
-    """Everything that runs beside the clients: gives a function from a mix to its target, and the children."""
+    """Everything that runs beside the clients: gives a function from a mix to its target, and weir."""
     ca, cert, key = await processes.certificates(folder)
     async with contextlib.AsyncExitStack() as stack:
         app, rpc = [await stack.enter_async_context(ended(c)) for c in await processes.origins(folder, cert, key)]
-        children = [app, rpc]
-        browser = client_browser.Browser(processes.find("chromium", "chromium-browser", "google-chrome"), folder / "browser")
-        stack.push_async_callback(browser.stop)
+        weir = None
         if not options.direct:
             held, dead = processes.dead_port()
             stack.callback(held.close)
             text = processes.configuration(folder, ca, cert, key, app.ready, rpc.ready, dead)
-            weir = await processes.weir(options.weir or weir_program(), folder, text)
-            children.append(await stack.enter_async_context(ended(weir)))
+            started = await processes.weir(options.weir or weir_program(), folder, text)
+            weir = await stack.enter_async_context(ended(started))
+        browser = client_browser.Browser(processes.find(*BROWSERS), folder / "browser")
+        stack.push_async_callback(browser.stop)
 
         def target(mix):
-            if options.direct:
+            if weir is None:
                 port, grpc_port = app.ready[mix[1]], rpc.ready.get(mix[1], 0)
             else:
                 port = grpc_port = weir.ready[processes.listener(mix[1], mix[0].endswith("+tls"))]
             return Target(*mix, port, grpc_port, ca, folder, options.direct, browser)
 
-        yield target, children
+        yield target, weir
 
 
 async def run_case(case, target, seconds):
@@ -107,23 +109,26 @@ async def run_case(case, target, seconds):
 
 
 async def run_all(options, folder):
+    """Runs the chosen cases; how many failed."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
     failures, began = 0, time.monotonic()
-    async with world(options, folder) as (target, children):
+    async with world(options, folder) as (target, weir):
         for mix, case in selected(options):
             left = BUDGET - (time.monotonic() - began)
             reason = await run_case(case, target(mix), left) if left > 0 else "not run: the time is over"
             failures += reason is not None
             verdict = "ok    " if reason is None else "FAILED"
             print(f"{verdict} {line_of(mix, case)}{'' if reason is None else ': ' + ' '.join(reason.split())}", flush=True)
-        for child in children:
-            if child.ended() is not None:
-                failures += 1
-                print(f"FAILED {child.name} ended with {child.ended()}; its output:\n{child.tail()}", flush=True)
-    return failures
+    return failures + (weir is not None and not survived(weir))
 
 
-def quit_on(number, frame):
-    raise KeyboardInterrupt
+def survived(weir):
+    """weir must have been there to the end, ended well when told to, and never panicked."""
+    log = weir.log.read_text(errors="replace")
+    if not weir.early and weir.ended() == 0 and "panicked at" not in log:
+        return True
+    print(f"FAILED weir itself: exit code {weir.ended()}{', before its time' if weir.early else ''}; its output:\n{weir.tail()}")
+    return False
 
 
 def main():
@@ -137,8 +142,6 @@ def main():
     if options.list or not chosen:
         print("\n".join(line_of(*one) for one in chosen) or "interop: no case has these words")
         return 0 if chosen else 2
-    # SIGTERM ends the children too.
-    signal.signal(signal.SIGTERM, quit_on)
     began, folder = time.monotonic(), Path(tempfile.mkdtemp(prefix="weir-interop-"))
     failures = asyncio.run(run_all(options, folder))
     print(f"interop: {len(chosen)} cases, {failures} failed, {time.monotonic() - began:.0f} s")
@@ -152,5 +155,5 @@ def main():
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit("interop: stopped")

@@ -143,7 +143,11 @@ def main():
         print("\n".join(line_of(*one) for one in chosen) or "interop: no case has these words")
         return 0 if chosen else 2
     began, folder = time.monotonic(), Path(tempfile.mkdtemp(prefix="weir-interop-"))
-    failures = asyncio.run(run_all(options, folder))
+    try:
+        failures = asyncio.run(run_all(options, folder))
+    except Failed as failure:
+        print(f"FAILED to start: {failure}\ninterop: logs and configuration are in {folder}")
+        return 1
     print(f"interop: {len(chosen)} cases, {failures} failed, {time.monotonic() - began:.0f} s")
     if failures:
         print(f"interop: logs and configuration are in {folder}")

@@ -35,6 +35,7 @@ class Browser:
         self._process = None
         self._numbers = itertools.count(1)
         self._answers = {}
+        self._handshakes = {}
         self._pages = {}
 
     async def results(self, target):
@@ -51,11 +52,14 @@ class Browser:
         opened = await self._ask("Target.createTarget", {"url": "about:blank"})
         attached = await self._ask("Target.attachToTarget", {"targetId": opened["targetId"], "flatten": True})
         session = attached["sessionId"]
+        await self._ask("Network.enable", {}, session)
         moved = await self._ask("Page.navigate", {"url": target.url("/page")}, session)
         expect("errorText" not in moved, f"the page does not open: {moved.get('errorText')}")
-        return await self._evaluate_when_there(session, target)
+        results = await self._evaluate_when_there(session)
+        results["handshake"] = {"status": self._handshakes.get(session)}
+        return results
 
-    async def _evaluate_when_there(self, session, target):
+    async def _evaluate_when_there(self, session):
         """`Page.navigate` returns at the commit; the script may not have run yet, so ask on `load`."""
         expression = """
             new Promise(yes => document.readyState === 'complete' ? yes() : addEventListener('load', yes))
@@ -89,6 +93,8 @@ class Browser:
                 message = json.loads(message)
                 if waiting := self._answers.pop(message.get("id"), None):
                     waiting.set_result(message)
+                elif message.get("method") == "Network.webSocketHandshakeResponseReceived":
+                    self._handshakes[message["sessionId"]] = message["params"]["response"]["status"]
 
     async def _ask(self, method, params, session=None):
         number = next(self._numbers)
@@ -184,3 +190,10 @@ def websocket(target, found):
     same(found["seen"], ["hello", [0, 255, 1], "large"], "echoes")
     same((found["code"], found["reason"], found["wasClean"]), (4002, "the origin says goodbye", True), "close")
     same((found["subprotocol"], found["extensions"]), ("echo", "permessage-deflate"), "agreed on")
+
+
+@check("handshake")
+def handshake(target, found):
+    "WebSocket over the page's HTTP"
+    # Over HTTP/2 the answer is 200 (RFC 8441); a browser that was not offered it would open HTTP/1.1 for a 101.
+    same(found["status"], 200 if target.http2 else 101, "status of the handshake")

@@ -46,7 +46,11 @@ async def upload_with_trailers(target):
     body = pattern(300_000)
     path = target.scratch / "nghttp-upload"
     path.write_bytes(body)
-    seen = json.loads(await nghttp(target, "/digest", f"--data={path}", "--trailer=x-sum: 77", "--trailer=x-end: yes"))
+    # A declared length would leave no place for trailers towards an HTTP/1.1 origin (RFC 9112, section 7.1.2).
+    seen = json.loads(await nghttp(
+        target, "/digest", f"--data={path}", "--no-content-length", "-H", "trailer: x-sum, x-end",
+        "--trailer=x-sum: 77", "--trailer=x-end: yes",
+    ))
     same((seen["length"], seen["sha256"]), (len(body), hashlib.sha256(body).hexdigest()), "what the origin read")
     same(seen["trailers"], [["x-sum", "77"], ["x-end", "yes"]], "request trailers at the origin")
 

@@ -12,7 +12,7 @@ from websockets.frames import Opcode
 from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
-from case import Case, Failed, expect, same
+from case import HTTP2, Case, Failed, expect, same
 from h2link import Link
 from origin import pattern
 
@@ -101,8 +101,7 @@ class OverHttp2:
         if status != 200:
             raise Refused(status)
         answer = Headers([pair for pair in head if not pair[0].startswith(":")])
-        # These belong to HTTP/1.1 and have no meaning here (RFC 8441, section 5).
-        expect(not {"sec-websocket-accept", "connection", "upgrade"} & set(answer), f"HTTP/1.1 fields in {dict(answer)}")
+        self.answer = answer
         self._protocol.extensions = self._protocol.process_extensions(answer)
         self.extensions = [extension.name for extension in self._protocol.extensions]
         self.subprotocol = answer.get("sec-websocket-protocol")
@@ -234,6 +233,13 @@ async def subprotocol(target):
         same(socket.subprotocol, "echo", "subprotocol")
 
 
+async def fields(target):
+    """The key's answer belongs to HTTP/1.1; its place here has `:protocol` (RFC 8441, section 5)."""
+    async with session(target) as socket:
+        found = {"sec-websocket-accept", "connection", "upgrade"} & set(socket.answer)
+        expect(not found, f"the answer has {sorted(found)}")
+
+
 async def close_by_client(target):
     async with session(target) as socket:
         same(await socket.close(4321, "enough"), 4321, "close code echoed")
@@ -276,6 +282,7 @@ CASES = [
     Case("websocket", "fragments", fragments),
     Case("websocket", "ping", ping),
     Case("websocket", "subprotocol", subprotocol),
+    Case("websocket", "no fields of HTTP/1.1", fields, clients=HTTP2),
     Case("websocket", "close code of the client", close_by_client),
     Case("websocket", "close code of the origin", close_by_origin),
     Case("websocket", "cut by the origin", cut),

@@ -25,6 +25,7 @@ import client_browser
 import client_curl
 import client_grpc
 import client_nghttp
+import client_socket
 import client_ws
 import processes
 from case import ALL, AUTO, Failed, Target
@@ -32,7 +33,9 @@ from case import ALL, AUTO, Failed, Target
 # What the client speaks to weir, what weir speaks to the origin. A case says which of the sides it is for.
 MIXES = [(client, upstream) for client in ALL for upstream in ALL] + [("http2+tls", upstream) for upstream in AUTO]
 CASES = [
-    case for module in (client_curl, client_nghttp, client_grpc, client_ws, client_browser) for case in module.CASES
+    case
+    for module in (client_curl, client_socket, client_nghttp, client_grpc, client_ws, client_browser)
+    for case in module.CASES
 ]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ROOT = Path(__file__).resolve().parents[2]

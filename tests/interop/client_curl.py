@@ -181,8 +181,9 @@ async def connection_reused(target):
 
 
 async def cut_answer(target):
-    answer = await curl(target, "/cut", ok=False)
-    expect(answer.code in CUT, f"curl ended with {answer.code}, the cut was not visible ({answer.status})")
+    for path in ("/cut", "/cut?unknown"):
+        answer = await curl(target, path, ok=False)
+        expect(answer.code in CUT, f"curl ended with {answer.code}, the cut of {path} was not visible ({answer.status})")
 
 
 async def events(target):

@@ -101,7 +101,8 @@ async def status(exchange, query):
 
 
 async def cut(exchange, query):
-    await exchange.start(200, [("content-type", "text/plain"), ("content-length", "1000")])
+    length = [] if "unknown" in query else [("content-length", "1000")]
+    await exchange.start(200, [("content-type", "text/plain"), *length])
     await exchange.write(b"only the beginning")
     await exchange.cut()
 

@@ -132,7 +132,7 @@ def split(upstream, kind, prefix, port, ca):
     name = f"{kind}-{upstream.replace('+', '-')}"
     protocol, secure = upstream.split("+")[0], upstream.endswith("+tls")
     both = ", ".join(f'"{listener(upstream, tls)}"' for tls in (False, True))
-    version = [f"endpoints = ['{'https' if secure else 'http'}://127.0.0.1:{port}']", f"protocol = '{protocol}'"]
+    version = [f"endpoints = ['{'https://' if secure else ''}127.0.0.1:{port}']", f"protocol = '{protocol}'"]
     if secure:
         version.append(f"tls = {{ ca = '{ca}', server_name = 'localhost' }}")
     return [

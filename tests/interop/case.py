@@ -43,7 +43,8 @@ class Target:
     grpc_port: int
     ca: Path
     scratch: Path
-    direct: bool
+    # 0 with `--direct`.
+    admin_port: int
     # The one browser of the run.
     browser: object = None
 

@@ -3,10 +3,11 @@
 import asyncio
 import queue
 import secrets
+import time
 
 import grpc
 
-from case import HTTP2, Case, Failed, expect, same
+from case import HTTP2, Case, Failed, command, expect, same
 from h2link import Link
 from origin import pattern
 
@@ -14,15 +15,15 @@ UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_le
 WAIT = 12
 
 
-def channel(target, **more):
+def channel(target, host="localhost"):
     # A pool of its own for each channel: no case meets the connections of another.
-    options = [*UNLIMITED, ("grpc.use_local_subchannel_pool", 1), ("grpc.default_authority", f"localhost:{target.grpc_port}")]
+    options = [*UNLIMITED, ("grpc.use_local_subchannel_pool", 1), ("grpc.default_authority", f"{host}:{target.grpc_port}")]
     address = f"ipv4:127.0.0.1:{target.grpc_port}"
     if not target.tls:
-        return grpc.insecure_channel(address, options=options, **more)
+        return grpc.insecure_channel(address, options=options)
     trust = grpc.ssl_channel_credentials(target.ca.read_bytes())
-    options.append(("grpc.ssl_target_name_override", "localhost"))
-    return grpc.secure_channel(address, trust, options=options, **more)
+    options.append(("grpc.ssl_target_name_override", host))
+    return grpc.secure_channel(address, trust, options=options)
 
 
 def call(on, shape, method, service="interop.Echo"):
@@ -168,6 +169,41 @@ def unavailable_stream(on):
         outgoing.put(None)
 
 
+async def no_route(target):
+    """404 is UNIMPLEMENTED in gRPC's table of HTTP statuses."""
+
+    def work():
+        with channel(target, host="nobody.localhost") as on:
+            return failure(lambda: call(on, "unary_unary", "Unary")(b"", timeout=WAIT),
+                           grpc.StatusCode.UNIMPLEMENTED, "no route")
+
+    error = await asyncio.to_thread(work)
+    same(dict(error.trailing_metadata() or ()).get("weir-error"), "no-route", "weir-error")
+
+
+async def on_the_books(target):
+    """weir judges a call by its `grpc-status`: UNAVAILABLE is an error of the version, NOT_FOUND is an answer."""
+    split = f'split="grpc-{target.upstream.replace("+", "-")}"'
+
+    async def errors_counted():
+        _, text, _ = await command("curl", "-sS", "-q", "--noproxy", "*", f"http://127.0.0.1:{target.admin_port}/metrics")
+        lines = [line for line in text.decode().splitlines() if line.startswith("weir_errors_total{")]
+        return sum(float(line.split()[-1]) for line in lines if split in line and 'reason="grpc"' in line)
+
+    def work():
+        with channel(target) as on:
+            for code in ["NOT_FOUND"] * 3 + ["UNAVAILABLE"] * 4:
+                failure(lambda: call(on, "unary_unary", "Fail")(f"{code} x".encode(), timeout=WAIT),
+                        getattr(grpc.StatusCode, code), code)
+
+    before, end = await errors_counted(), time.monotonic() + WAIT
+    await asyncio.to_thread(work)
+    while (seen := await errors_counted() - before) < 4 and time.monotonic() < end:
+        # The counts of the workers are gathered from time to time.
+        await asyncio.sleep(0.1)
+    same(seen, 4.0, "weir_errors_total of reason grpc rose by")
+
+
 async def trailers_only(target):
     """An error by weir is one header block with the end of the stream: 200, content-type, grpc-status 14."""
     context = target.ssl_context("h2")
@@ -213,6 +249,8 @@ CASES = [
     shape("errors with details", errors),
     shape("error after messages", error_after_messages),
     shape("unimplemented", unimplemented),
+    shape("status on the books", on_the_books, weir_only=True),
+    shape("no route: UNIMPLEMENTED", no_route, weir_only=True),
     shape("dead endpoint: UNAVAILABLE", unavailable, weir_only=True),
     shape("dead endpoint, streaming", unavailable_stream, weir_only=True),
     shape("dead endpoint, trailers only", trailers_only, weir_only=True),

@@ -274,6 +274,14 @@ async def refused(target):
         same(answer.args[0], 403, "status")
 
 
+async def dead(target):
+    try:
+        async with session(target, "/dead"):
+            raise Failed("no refusal")
+    except Refused as answer:
+        expect(answer.args[0] in (502, 503), f"status {answer.args[0]}")
+
+
 CASES = [
     Case("websocket", "echo, text and bytes", echo),
     Case("websocket", "300 messages in order", many),
@@ -287,4 +295,5 @@ CASES = [
     Case("websocket", "close code of the origin", close_by_origin),
     Case("websocket", "cut by the origin", cut),
     Case("websocket", "refused: 403", refused),
+    Case("websocket", "dead endpoint: 502, 503", dead, weir_only=True),
 ]

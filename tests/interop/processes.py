@@ -21,8 +21,9 @@ async def certificates(folder):
     """A CA for this run and a certificate for localhost: (ca, cert, key)."""
     ca, ca_key, cert, key, request = (folder / n for n in ("ca.pem", "ca.key", "cert.pem", "key.pem", "request.pem"))
     extensions = folder / "extensions.cnf"
+    # The second name is one that no route has.
     extensions.write_text(
-        "subjectAltName = DNS:localhost, IP:127.0.0.1\nbasicConstraints = CA:FALSE\nextendedKeyUsage = serverAuth\n"
+        "subjectAltName = DNS:localhost, DNS:nobody.localhost, IP:127.0.0.1\nbasicConstraints = CA:FALSE\nextendedKeyUsage = serverAuth\n"
     )
     elliptic = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc"]
     await openssl("req", "-x509", *elliptic, "-subj", "/CN=interop CA", "-days", "2", "-keyout", ca_key, "-out", ca,

@@ -91,10 +91,11 @@ async def world(options, folder):
 
         def target(mix):
             if weir is None:
-                port, grpc_port = app.ready[mix[1]], rpc.ready.get(mix[1], 0)
+                port, grpc_port, admin_port = app.ready[mix[1]], rpc.ready.get(mix[1], 0), 0
             else:
                 port = grpc_port = weir.ready[processes.listener(mix[1], mix[0].endswith("+tls"))]
-            return Target(*mix, port, grpc_port, ca, folder, options.direct, browser)
+                admin_port = weir.ready["dashboard"]
+            return Target(*mix, port, grpc_port, ca, folder, admin_port, browser)
 
         yield target, weir
 

@@ -127,37 +127,19 @@ fn context(store: Store, down: Arc<AtomicBool>, reload: Arc<Mutex<(Option<Reload
 
 fn config(dir: &std::path::Path, v2_ports: &[u16]) -> config::Config {
     let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-    let version = |name: &str, weight, ports: &[u16]| config::Version {
-        name: VersionName::new(name).unwrap(),
-        weight: Weight::new(weight).unwrap(),
-        endpoints: ports.iter().map(|p| address(*p)).collect(),
+    let version = |name: &str, weight, ports: &[u16]| {
+        let endpoints = ports.iter().map(|p| address(*p)).collect();
+        config::Version::new(VersionName::new(name).unwrap(), Weight::new(weight).unwrap(), endpoints)
     };
     let shop = SplitName::new("shop").unwrap();
-    let split = config::Split {
-        name: shop.clone(),
-        stable: VersionName::new("v1").unwrap(),
-        expose_version: false,
-        timeouts: config::UpstreamTimeouts { connect: None, first_byte: None, total: None, idle: None },
-        drain: config::Drain { timeout: Duration::from_secs(30) },
-        pool: config::PoolLimits { idle_per_endpoint: 1, max_in_flight: 9 },
-        versions: vec![version("v1", 90, &[9001]), version("v2", 10, v2_ports)],
-    };
+    let versions = vec![version("v1", 90, &[9001]), version("v2", 10, v2_ports)];
+    let split = config::Split::new(shop.clone(), VersionName::new("v1").unwrap(), versions);
     config::Config {
         workers: 1,
         watch: false,
         shutdown: config::Shutdown { delay: Duration::ZERO, timeout: Duration::from_secs(25) },
-        listeners: vec![config::Listener {
-            name: ListenerName::new("web").unwrap(),
-            bind: vec![address(8080)],
-            limits: config::Limits { connections: 9, header_bytes: 9999 },
-            timeouts: config::ClientTimeouts { header: None, idle: None },
-        }],
-        routes: vec![config::Route {
-            name: RouteName::new("route-1").unwrap(),
-            listeners: Vec::new(),
-            matches: Vec::new(),
-            split: shop,
-        }],
+        listeners: vec![config::Listener::new(ListenerName::new("web").unwrap(), address(8080))],
+        routes: vec![config::Route::new(RouteName::new("route-1").unwrap(), shop)],
         splits: vec![split],
         admin: config::Admin { bind: address(9901), hosts: Vec::new(), state_dir: dir.to_owned() },
         telemetry: config::Telemetry {

@@ -72,7 +72,7 @@ fn route(r: &Route) -> Value {
     if !r.matches.is_empty() {
         entries.push(("match", Value::Array(r.matches.iter().map(one_match).collect())));
     }
-    entries.push(("split", text(r.split.as_str())));
+    entries.push(("split", text(r.split().map_or("", |s| s.as_str()))));
     table(entries)
 }
 

@@ -6,6 +6,7 @@
 //! `render`). Refuses: to stop at the first problem, and to ignore a key it cannot obey.
 
 mod check;
+mod defaults;
 pub mod durations;
 mod effective;
 mod env;
@@ -18,6 +19,7 @@ mod raw;
 mod render;
 mod resolve;
 mod schema;
+mod secure;
 pub mod sizes;
 mod suggest;
 mod tree;
@@ -31,4 +33,5 @@ pub use error::{Code, Diagnostic, Place, Position, Report, Severity, Source};
 pub use load::{Env, Loaded, check_text, find, load, read_digest, state_dir};
 pub use render::Format;
 pub use schema::schema;
+pub use secure::*;
 pub use types::*;

@@ -307,11 +307,20 @@ fn defaults_are_those_of_the_reference() {
     let secs = Duration::from_secs;
     assert!(config.workers >= 1 && config.watch);
     assert_eq!(config.shutdown, Shutdown { delay: secs(0), timeout: secs(25) });
-    assert_eq!(config.listeners[0].limits, Limits { connections: 20_000, header_bytes: 32 << 10 });
-    assert_eq!(config.listeners[0].timeouts, ClientTimeouts { header: Some(secs(10)), idle: Some(secs(75)) });
+    assert_eq!(
+        config.listeners[0].limits,
+        Limits { connections: 20_000, header_bytes: 32 << 10, body_bytes: None, streams: 128 }
+    );
+    let clients = ClientTimeouts { header: Some(secs(10)), body: Some(secs(30)), idle: Some(secs(75)) };
+    assert_eq!(config.listeners[0].timeouts, clients);
     let split = &config.splits[0];
-    let timeouts =
-        UpstreamTimeouts { connect: Some(secs(1)), first_byte: Some(secs(30)), total: None, idle: Some(secs(60)) };
+    let timeouts = UpstreamTimeouts {
+        connect: Some(secs(1)),
+        first_byte: Some(secs(30)),
+        total: None,
+        stall: None,
+        idle: Some(secs(60)),
+    };
     assert_eq!(split.timeouts, timeouts);
     assert_eq!(split.drain, Drain { timeout: secs(30) });
     assert_eq!(split.pool, PoolLimits { idle_per_endpoint: 64, max_in_flight: 1024 });
@@ -363,7 +372,7 @@ split = "shop"
 v1.endpoints = ["http://127.0.0.1:9001", { address = "localhost:9002" }]
 "#;
     let config = check(text).config.unwrap();
-    assert_eq!(config.listeners[0].bind, ["127.0.0.1:8080".parse().unwrap(), "[::1]:8080".parse().unwrap()]);
+    assert_eq!(config.listeners[0].bind, ["127.0.0.1:8080", "[::1]:8080"].map(|a| Bind::Tcp(a.parse().unwrap())));
     assert_eq!(
         config.splits[0].versions[0].endpoints,
         ["127.0.0.1:9001".parse().unwrap(), "127.0.0.1:9002".parse().unwrap()]
@@ -375,12 +384,12 @@ v1.endpoints = ["http://127.0.0.1:9001", { address = "localhost:9002" }]
             Match {
                 host: host(HostMatch::Exact("shop.example.com".into())),
                 path: Some(PathMatch::Prefix("/cart".into())),
-                methods: vec![]
+                ..Match::default()
             },
             Match {
                 host: host(HostMatch::Suffix(".example.com".into())),
                 path: Some(PathMatch::Prefix(String::new())),
-                methods: vec![]
+                ..Match::default()
             },
         ]
     );
@@ -636,8 +645,8 @@ fn the_environment_is_filled_in_everywhere() {
     let text = GOOD.replace("127.0.0.1:8080", "${WEB:-127.0.0.1:8081}").replace("\"shop\"", "\"${APP}\"");
     let loaded = check_text("weir.toml", &text, &|name| (name == "APP").then(|| "shop".to_owned()));
     let config = loaded.config.unwrap();
-    assert_eq!(config.listeners[0].bind, ["127.0.0.1:8081".parse().unwrap()]);
-    assert_eq!(config.routes[0].split.as_str(), "shop");
+    assert_eq!(config.listeners[0].bind, [Bind::Tcp("127.0.0.1:8081".parse().unwrap())]);
+    assert_eq!(config.routes[0].split().unwrap().as_str(), "shop");
 }
 
 #[test]

@@ -5,8 +5,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue, Method};
+use ipnet::IpNet;
+
+use super::secure::{ListenerTls, UpstreamTls};
 use crate::model::{ListenerName, RouteName, SplitName, VersionName, Weight, Weights};
 
 /// The whole file (and its includes), resolved.
@@ -40,9 +45,58 @@ pub struct Shutdown {
 pub struct Listener {
     pub name: ListenerName,
     /// At least one; unique over all listeners.
-    pub bind: Vec<SocketAddr>,
+    pub bind: Vec<Bind>,
+    /// Every request is sent to https on this port (308).
+    pub redirect_https: Option<u16>,
+    /// Peers whose `X-Forwarded-*` is believed.
+    pub trusted_proxies: Trusted,
+    /// Trusted peers send a PROXY header first; others are refused.
+    pub proxy_protocol: bool,
     pub limits: Limits,
     pub timeouts: ClientTimeouts,
+    pub tls: Option<Arc<ListenerTls>>,
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Bind {
+    Tcp(SocketAddr),
+    Unix(UnixBind),
+}
+
+/// A Unix socket: `unix:/path`, absolute.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UnixBind {
+    pub path: PathBuf,
+    /// Permission bits of the socket file (`socket_mode`, default 0o660).
+    pub mode: u32,
+}
+
+impl Bind {
+    /// The address, unless it is a Unix socket.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Bind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(unix) => write!(f, "unix:{}", unix.path.display()),
+        }
+    }
+}
+
+/// Which peers are believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trusted {
+    pub networks: Vec<IpNet>,
+    /// Peers on a Unix socket (`"unix"` in the list).
+    pub unix: bool,
 }
 
 /// What clients may use up, per listener and process.
@@ -52,6 +106,10 @@ pub struct Limits {
     pub connections: usize,
     /// Bytes of a request head; above it 431.
     pub header_bytes: usize,
+    /// Bytes of a request body; above it 413. `None` = no limit.
+    pub body_bytes: Option<u64>,
+    /// Requests at a time on one HTTP/2 connection.
+    pub streams: u32,
 }
 
 /// How long clients are waited for; `None` = no limit.
@@ -59,6 +117,8 @@ pub struct Limits {
 pub struct ClientTimeouts {
     /// From the first byte of a head to its end; above it 408.
     pub header: Option<Duration>,
+    /// While the client sends a body: to its next byte; while it takes one: for room to write.
+    pub body: Option<Duration>,
     /// Between two requests of a connection.
     pub idle: Option<Duration>,
 }
@@ -71,7 +131,77 @@ pub struct Route {
     pub listeners: Vec<ListenerName>,
     /// Any of these matches; empty = every request.
     pub matches: Vec<Match>,
-    pub split: SplitName,
+    pub action: Action,
+    pub request_headers: HeaderEdits,
+    pub response_headers: HeaderEdits,
+    pub rate_limit: Option<RateLimit>,
+}
+
+impl Route {
+    /// The split it leads to, if it leads to one.
+    pub fn split(&self) -> Option<&SplitName> {
+        match &self.action {
+            Action::Split { split, .. } => Some(split),
+            Action::Redirect(_) | Action::Respond(_) => None,
+        }
+    }
+}
+
+/// What a route does with its requests.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    Split {
+        split: SplitName,
+        /// The matched prefix is cut off the path that goes on.
+        strip_prefix: bool,
+    },
+    Redirect(Redirect),
+    Respond(Respond),
+}
+
+/// An answer that names another address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// `{path}` stands for the normal form of the path; the query goes with it.
+    pub to: String,
+    /// 301, 302, 303, 307 or 308.
+    pub code: u16,
+}
+
+/// A fixed answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Respond {
+    /// 200 to 599.
+    pub code: u16,
+    pub body: String,
+}
+
+/// Changes to header fields; removed first, then set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderEdits {
+    /// Never hop-by-hop fields, `host` (but on requests) or framing.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    pub remove: Vec<HeaderName>,
+}
+
+/// A token bucket: `requests` per `every`, `burst` at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    pub per: RateKey,
+    /// At least 1.
+    pub requests: u32,
+    /// Above zero.
+    pub every: Duration,
+    /// At least `requests`' share of one; default `requests`.
+    pub burst: u32,
+}
+
+/// What has a bucket of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RateKey {
+    Route,
+    ClientIp,
+    Header(HeaderName),
 }
 
 /// One alternative of a route's `match`: all its parts must hold.
@@ -81,6 +211,33 @@ pub struct Match {
     pub path: Option<PathMatch>,
     /// Upper case; empty = any.
     pub methods: Vec<String>,
+    pub headers: Vec<(HeaderName, ValueMatch)>,
+    /// By name, which is case-sensitive.
+    pub cookies: Vec<(String, ValueMatch)>,
+    /// By name, after percent-decoding.
+    pub queries: Vec<(String, ValueMatch)>,
+    /// Any of these; empty = any client.
+    pub client_ip: Vec<IpNet>,
+}
+
+/// What a value must be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ValueMatch {
+    Exact(String),
+    Regex(Pattern),
+    /// There, whatever it is.
+    Present,
+    Absent,
+}
+
+/// A compiled regular expression; equal if its text is.
+#[derive(Clone, Debug)]
+pub struct Pattern(pub regex::Regex);
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
 }
 
 /// Lower case, without port and final dot.
@@ -107,6 +264,11 @@ pub struct Split {
     pub stable: VersionName,
     /// Answers carry `weir-version`.
     pub expose_version: bool,
+    pub sticky: Option<Sticky>,
+    pub on_unavailable: OnUnavailable,
+    pub retries: Retries,
+    /// In order; the first that matches wins; they come before sticky and weights.
+    pub rules: Vec<Rule>,
     pub timeouts: UpstreamTimeouts,
     pub drain: Drain,
     pub pool: PoolLimits,
@@ -121,6 +283,80 @@ impl Split {
     }
 }
 
+/// How a user stays on the version they got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sticky {
+    Cookie { name: String, ttl: Duration },
+    Header(HeaderName),
+    ClientIp,
+}
+
+/// What happens to a request whose version has no endpoint to use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnUnavailable {
+    /// It goes to the other open versions with weight, billed to its own.
+    Spill,
+    /// 503.
+    Fail,
+    /// It waits.
+    Hold(Hold),
+}
+
+/// Bounds of waiting requests (`hold`), per split and worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// A request waits at most this long, then 503.
+    pub timeout: Duration,
+    /// At most so many wait, over all workers; above it 503 at once.
+    pub requests: u32,
+}
+
+/// Other attempts at other endpoints of the same version.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retries {
+    /// After the first.
+    pub attempts: u32,
+    pub on: RetryOn,
+    /// Upper case.
+    pub methods: Vec<Method>,
+    /// Part of the split's requests in flight that may be retries, 0..1; at least 3 may.
+    pub budget: f64,
+    /// One last attempt goes to stable.
+    pub rescue: bool,
+    /// A request body of at most so many bytes is kept for another attempt; a larger one is sent once.
+    pub body_bytes: usize,
+}
+
+/// Which failures are tried again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetryOn {
+    pub connect: bool,
+    pub reset: bool,
+    pub timeout: bool,
+    /// 500 to 599.
+    pub statuses: Vec<u16>,
+}
+
+/// Who gets which version whatever the weights say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Unique in its split.
+    pub name: String,
+    /// Any of these; at least one.
+    pub matches: Vec<Match>,
+    pub choice: RuleChoice,
+    /// Reaches the version even after a rollback has closed it.
+    pub test: bool,
+}
+
+/// Indexes are those of the split's versions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuleChoice {
+    Version(usize),
+    /// Weights above 0; at least one.
+    Weights(Vec<(usize, Weight)>),
+}
+
 /// How long an endpoint is waited for; `None` = no limit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UpstreamTimeouts {
@@ -129,6 +365,8 @@ pub struct UpstreamTimeouts {
     pub first_byte: Option<Duration>,
     /// The whole exchange, both bodies included.
     pub total: Option<Duration>,
+    /// An endpoint that is silent in a body.
+    pub stall: Option<Duration>,
     /// Life of an idle pooled connection.
     pub idle: Option<Duration>,
 }
@@ -153,6 +391,32 @@ pub struct Version {
     pub weight: Weight,
     /// In file order, unique; may be empty only for weight 0.
     pub endpoints: Vec<SocketAddr>,
+    pub protocol: Protocol,
+    /// Given if the endpoints are `https://`; then all of them are.
+    pub tls: Option<Arc<UpstreamTls>>,
+    /// What endpoints get as `Host`.
+    pub host: HostHeader,
+}
+
+/// What is spoken with endpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// Over TLS what ALPN says, in cleartext HTTP/1.1.
+    #[default]
+    Auto,
+    Http1,
+    /// In cleartext by prior knowledge.
+    Http2,
+}
+
+/// `host` of a version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostHeader {
+    /// As the client sent it.
+    #[default]
+    Client,
+    /// The endpoint's own address.
+    Endpoint,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -4,4 +4,5 @@
 //! Refuses: HTTP semantics (that is `proxy`) and choosing endpoints (that is `pool`).
 
 pub mod listen;
+pub mod socket;
 pub mod upstream;

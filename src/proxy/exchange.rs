@@ -204,7 +204,7 @@ impl Exchange {
         let (client_code, version_code, bad) = self.outcome();
         let route = &self.view.routes[choice.route];
         route.requests[choice.version].count(version_code);
-        route.responses.count(client_code);
+        route.responses.iter().for_each(|r| r.count(client_code));
         let cell = &self.view.splits[choice.split].versions[choice.version].cell;
         if bad && matches!(self.end, End::Complete(_)) {
             cell.error(crate::model::Cause::Status);
@@ -257,7 +257,7 @@ impl Drop for Exchange {
         match (self.choice, self.route, self.end) {
             (Some(choice), ..) => self.write_books(choice, latency),
             // Every version is drained or closed: no coin was thrown, but the client got an answer.
-            (None, Some(route), _) => self.view.routes[route].responses.count(self.outcome().0),
+            (None, Some(route), _) => self.view.routes[route].responses.iter().for_each(|r| r.count(self.outcome().0)),
             (None, None, End::Failed(why)) => why.refusal().into_iter().for_each(|r| self.client.cell.refused(r)),
             (None, None, _) => {}
         }

@@ -194,7 +194,7 @@ fn claim(
 }
 
 fn choose(worker: &Worker, view: &View, route: usize) -> Result<Choice, ProxyError> {
-    let split = view.snapshot.routes.targets()[route].split;
+    let split = view.snapshot.routes.targets()[route].split().ok_or(ProxyError::NoRoute)?;
     let version = view.splits[split].pick(&mut worker.rng.borrow_mut()).ok_or(ProxyError::NoEndpoint)?;
     Ok(Choice { route, split, version })
 }

@@ -41,10 +41,12 @@ pub(super) struct VersionView {
     pub(super) shown_as: Option<HeaderValue>,
 }
 
+/// Empty for a route that is answered by us.
+#[derive(Default)]
 pub(super) struct RouteView {
     /// By version of the route's split.
     pub(super) requests: Vec<Arc<CodeCell>>,
-    pub(super) responses: Arc<CodeCell>,
+    pub(super) responses: Option<Arc<CodeCell>>,
 }
 
 impl View {
@@ -52,12 +54,13 @@ impl View {
         let splits: Vec<_> = (0..snapshot.splits.len()).map(|i| SplitView::new(worker, &snapshot, i, old)).collect();
         let targets = snapshot.routes.targets().iter();
         let routes = targets.map(|t| {
-            let split = &snapshot.splits[t.split];
+            let Some(split) = t.split() else { return RouteView::default() };
+            let split = &snapshot.splits[split];
             let request =
                 |v: &crate::state::VersionState| worker.cells.requests(worker.index, &t.name, &split.name, &v.name);
             RouteView {
                 requests: split.versions.iter().map(request).collect(),
-                responses: worker.cells.responses(worker.index, &t.name, &split.name),
+                responses: Some(worker.cells.responses(worker.index, &t.name, &split.name)),
             }
         });
         let routes = routes.collect();

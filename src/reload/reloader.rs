@@ -16,7 +16,7 @@ use super::last_good;
 use super::load::{LoadedConfig, Loader, Problem};
 use super::outcome::{ReloadOutcome, ReloadResult, ReloadStatus};
 use super::restart::keep_what_needs_a_restart;
-use crate::config::Config;
+use crate::config::{Bind, Config, Listener};
 use crate::model::{Actor, Instant, ListenerName, Source};
 use crate::net::listen::{BindError, Listeners, Prepared, Refused, Stopping};
 use crate::state::{Applied, ApplyError, Change, Order, Store};
@@ -218,7 +218,10 @@ impl Reloader {
 /// The addresses a configuration listens on.
 /// What a configuration wants to listen on.
 pub fn wanted(config: &Config) -> Vec<(ListenerName, std::net::SocketAddr)> {
-    config.listeners.iter().flat_map(|l| l.bind.iter().map(|address| (l.name.clone(), *address))).collect()
+    let tcp = |l: &Listener| -> Vec<_> {
+        l.bind.iter().filter_map(Bind::tcp).map(|address| (l.name.clone(), address)).collect()
+    };
+    config.listeners.iter().flat_map(tcp).collect()
 }
 
 async fn close(stopping: Stopping) {

@@ -117,37 +117,24 @@ fn parse(text: &str, root: &Path) -> Result<Arc<Config>, String> {
 fn version(name: &str, weight: &str) -> config::Version {
     let endpoints = vec![([127, 0, 0, 1], 9).into()];
     let weight = Weight::new(weight.parse().unwrap()).unwrap();
-    config::Version { name: VersionName::new(name).unwrap(), weight, endpoints }
+    config::Version::new(VersionName::new(name).unwrap(), weight, endpoints)
 }
 
 fn listener(name: &str, address: &str) -> config::Listener {
-    config::Listener {
-        name: ListenerName::new(name).unwrap(),
-        bind: vec![address.parse().unwrap()],
-        limits: config::Limits { connections: 9, header_bytes: 9 },
-        timeouts: config::ClientTimeouts { header: None, idle: None },
-    }
+    config::Listener::new(ListenerName::new(name).unwrap(), address.parse().unwrap())
 }
 
 fn base(root: &Path) -> Config {
     let split = SplitName::new("shop").unwrap();
     let log = config::Log { level: config::Level::Info, format: config::LogFormat::Json, access: false, sample: 1.0 };
-    let (listeners, name) = (Vec::new(), RouteName::new("all").unwrap());
+    let route = config::Route::new(RouteName::new("all").unwrap(), split.clone());
     Config {
         workers: 2,
         watch: true,
         shutdown: config::Shutdown { delay: Duration::ZERO, timeout: Duration::from_secs(25) },
         listeners: Vec::new(),
-        routes: vec![config::Route { name, listeners, matches: Vec::new(), split: split.clone() }],
-        splits: vec![config::Split {
-            name: split,
-            stable: VersionName::new("v1").unwrap(),
-            expose_version: false,
-            timeouts: config::UpstreamTimeouts { connect: None, first_byte: None, total: None, idle: None },
-            drain: config::Drain { timeout: Duration::from_secs(30) },
-            pool: config::PoolLimits { idle_per_endpoint: 1, max_in_flight: 1 },
-            versions: Vec::new(),
-        }],
+        routes: vec![route],
+        splits: vec![config::Split::new(split, VersionName::new("v1").unwrap(), Vec::new())],
         admin: config::Admin { bind: ([127, 0, 0, 1], 9901).into(), hosts: vec![], state_dir: root.join("state") },
         telemetry: config::Telemetry { bind: None, log },
     }

@@ -11,4 +11,4 @@ mod table;
 pub use deck::{Deck, Shares};
 pub use host::{BadHost, normal_host};
 pub use path::{BadPath, normal_path};
-pub use table::{Query, RouteTable, RouteTarget};
+pub use table::{Destination, Query, RouteTable, RouteTarget};

@@ -15,8 +15,26 @@ use crate::model::RouteName;
 #[derive(Clone, Debug)]
 pub struct RouteTarget {
     pub name: RouteName,
+    pub to: Destination,
+}
+
+/// See `config::Action`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
     /// Index into `config.splits`.
-    pub split: usize,
+    Split(usize),
+    /// Answered by us, as `config.routes[i].action` says.
+    Answer,
+}
+
+impl RouteTarget {
+    /// The split it leads to, if it leads to one.
+    pub fn split(&self) -> Option<usize> {
+        match self.to {
+            Destination::Split(split) => Some(split),
+            Destination::Answer => None,
+        }
+    }
 }
 
 /// What of a request decides its route; host and path in normal form.
@@ -119,8 +137,9 @@ impl RouteTable {
         let mut table = Self::default();
         let everything = [Match::default()];
         for (index, route) in config.routes.iter().enumerate() {
-            let split = config.splits.iter().position(|s| s.name == route.split).unwrap_or_default();
-            table.targets.push(RouteTarget { name: route.name.clone(), split });
+            let split = route.split().and_then(|name| config.splits.iter().position(|s| s.name == *name));
+            let to = split.map_or(Destination::Answer, Destination::Split);
+            table.targets.push(RouteTarget { name: route.name.clone(), to });
             let matches = if route.matches.is_empty() { &everything[..] } else { &route.matches };
             for one in matches {
                 let rule = Rule { route: index, listeners: listeners(config, route), methods: one.methods.clone() };
@@ -178,7 +197,7 @@ mod tests {
     fn table(routes: &[Row<'_>]) -> RouteTable {
         let mut table = RouteTable::default();
         for (index, (name, host, path, methods)) in routes.iter().enumerate() {
-            table.targets.push(RouteTarget { name: RouteName::new(name).unwrap(), split: 0 });
+            table.targets.push(RouteTarget { name: RouteName::new(name).unwrap(), to: Destination::Split(0) });
             let host = host.map(|h| match h.strip_prefix('*') {
                 Some(suffix) => HostMatch::Suffix(suffix.into()),
                 None => HostMatch::Exact(h.into()),
@@ -252,7 +271,7 @@ mod tests {
     #[test]
     fn a_rule_bound_to_a_listener_is_seen_there_only() {
         let mut table = RouteTable::default();
-        table.targets.push(RouteTarget { name: RouteName::new("inner").unwrap(), split: 0 });
+        table.targets.push(RouteTarget { name: RouteName::new("inner").unwrap(), to: Destination::Split(0) });
         table.any.add(None, Rule { route: 0, listeners: vec![1], methods: Vec::new() });
         let query = |listener| Query { listener, host: "", path: "/", method: "GET" };
         assert_eq!(table.find(&query(Some(1))), Some(0));

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Applied, ApplyError, Change, OpenOptions, Order, Store};
-use crate::config::{
-    Admin, Config, Drain, Level, Log, LogFormat, PoolLimits, Shutdown, Split, Telemetry, UpstreamTimeouts, Version,
-};
+use crate::config::{Admin, Config, Level, Log, LogFormat, Shutdown, Split, Telemetry, Version};
 use crate::model::{Actor, Revision, Source, SplitName, VersionName, Weight, Weights};
 use crate::pool::Registry;
 
@@ -32,18 +30,9 @@ pub(super) fn endpoints(version: &str) -> Vec<SocketAddr> {
 
 /// A split whose stable is the version of the largest weight.
 pub(super) fn split(split: &str, pairs: &[(&str, u32)]) -> Split {
-    let version =
-        |&(v, w): &(&str, u32)| Version { name: name(v), weight: Weight::new(w).unwrap(), endpoints: endpoints(v) };
+    let version = |&(v, w): &(&str, u32)| Version::new(name(v), Weight::new(w).unwrap(), endpoints(v));
     let largest = pairs.iter().rev().max_by_key(|(_, w)| w).unwrap().0;
-    Split {
-        name: split_name(split),
-        stable: name(largest),
-        expose_version: false,
-        timeouts: UpstreamTimeouts { connect: None, first_byte: None, total: None, idle: None },
-        drain: Drain { timeout: Duration::from_secs(30) },
-        pool: PoolLimits { idle_per_endpoint: 64, max_in_flight: 1024 },
-        versions: pairs.iter().map(version).collect(),
-    }
+    Split::new(split_name(split), name(largest), pairs.iter().map(version).collect())
 }
 
 pub(super) fn config(dir: &Path, splits: Vec<Split>) -> Arc<Config> {

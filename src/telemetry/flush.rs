@@ -91,37 +91,19 @@ mod tests {
     use crate::telemetry::{EndpointGauges, Finish, Reloads, SplitGauges, VersionGauges};
 
     fn config(versions: &[&str]) -> Config {
-        let secs = |n| Some(Duration::from_secs(n));
-        let version = |name: &&str| config::Version {
-            name: VersionName::new(name).unwrap(),
-            weight: Weight::new(1).unwrap(),
-            endpoints: Vec::new(),
-        };
-        let split = config::Split {
-            name: SplitName::new("shop").unwrap(),
-            stable: VersionName::new(versions[0]).unwrap(),
-            expose_version: false,
-            timeouts: config::UpstreamTimeouts { connect: secs(1), first_byte: secs(30), total: None, idle: secs(60) },
-            drain: config::Drain { timeout: Duration::from_secs(30) },
-            pool: config::PoolLimits { idle_per_endpoint: 64, max_in_flight: 1024 },
-            versions: versions.iter().map(version).collect(),
-        };
+        let version =
+            |name: &&str| config::Version::new(VersionName::new(name).unwrap(), Weight::new(1).unwrap(), Vec::new());
+        let split = config::Split::new(
+            SplitName::new("shop").unwrap(),
+            VersionName::new(versions[0]).unwrap(),
+            versions.iter().map(version).collect(),
+        );
         Config {
             workers: 1,
             watch: false,
             shutdown: config::Shutdown { delay: Duration::ZERO, timeout: Duration::from_secs(25) },
-            listeners: vec![config::Listener {
-                name: ListenerName::new("web").unwrap(),
-                bind: vec![([127, 0, 0, 1], 0).into()],
-                limits: config::Limits { connections: 10, header_bytes: 32768 },
-                timeouts: config::ClientTimeouts { header: secs(10), idle: secs(75) },
-            }],
-            routes: vec![config::Route {
-                name: RouteName::new("all").unwrap(),
-                listeners: Vec::new(),
-                matches: Vec::new(),
-                split: split.name.clone(),
-            }],
+            listeners: vec![config::Listener::new(ListenerName::new("web").unwrap(), ([127, 0, 0, 1], 0).into())],
+            routes: vec![config::Route::new(RouteName::new("all").unwrap(), split.name.clone())],
             splits: vec![split],
             admin: config::Admin { bind: ([127, 0, 0, 1], 0).into(), hosts: Vec::new(), state_dir: "/nowhere".into() },
             telemetry: config::Telemetry {

@@ -127,12 +127,15 @@ impl Series {
         keep(&mut self.versions, &versions, |key| version_series(&self.recorder, key));
         let of_split =
             |split: &SplitName| versions.iter().filter(move |(s, _)| s == split).cloned().collect::<Vec<_>>();
-        let requests = config
-            .routes
-            .iter()
-            .flat_map(|r| of_split(&r.split).into_iter().map(|(split, version)| (r.name.clone(), split, version)));
+        let requests = config.routes.iter().flat_map(|r| {
+            r.split()
+                .map(of_split)
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(split, version)| (r.name.clone(), split, version))
+        });
         keep(&mut self.requests, &requests.collect(), |_| CodeSeries::default());
-        let responses = config.routes.iter().map(|r| (r.name.clone(), r.split.clone()));
+        let responses = config.routes.iter().filter_map(|r| Some((r.name.clone(), r.split()?.clone())));
         keep(&mut self.responses, &responses.collect(), |_| CodeSeries::default());
         self.register_listeners(config);
     }

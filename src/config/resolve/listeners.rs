@@ -6,7 +6,7 @@ use super::{Context, address};
 use crate::config::error::Code;
 use crate::config::path::Path;
 use crate::config::raw::{RawConfig, RawLimits, RawListener};
-use crate::config::{Admin, ClientTimeouts, Limits, Listener, Telemetry, sizes};
+use crate::config::{Admin, Bind, ClientTimeouts, Limits, Listener, Telemetry, Trusted, sizes};
 use crate::model::ListenerName;
 
 /// Heads smaller than this are sent by no browser; larger than this would let clients fill the memory.
@@ -21,8 +21,22 @@ fn listener(name: &str, raw: &RawListener, path: &Path, cx: &mut Context<'_>) ->
     let bind = addresses(raw, path, cx);
     let limits = limits(&raw.limits, path, cx);
     let name = cx.name(ListenerName::new(name), name, path)?;
-    let timeouts = ClientTimeouts { header: raw.timeouts.header.limit(), idle: raw.timeouts.idle.limit() };
-    Some(Listener { name, bind, limits, timeouts })
+    let timeouts = ClientTimeouts {
+        header: raw.timeouts.header.limit(),
+        body: raw.timeouts.body.limit(),
+        idle: raw.timeouts.idle.limit(),
+    };
+    let bind = bind.into_iter().map(Bind::Tcp).collect();
+    Some(Listener {
+        name,
+        bind,
+        redirect_https: None,
+        trusted_proxies: Trusted::default(),
+        proxy_protocol: false,
+        limits,
+        timeouts,
+        tls: None,
+    })
 }
 
 fn addresses(raw: &RawListener, path: &Path, cx: &mut Context<'_>) -> Vec<SocketAddr> {
@@ -55,7 +69,12 @@ fn limits(raw: &RawLimits, path: &Path, cx: &mut Context<'_>) -> Limits {
         problem.label = Some("allowed: 1KiB to 1MiB".into());
         problem.help = Some("32KiB is the default".into());
     }
-    Limits { connections: raw.connections, header_bytes: usize::try_from(raw.header_bytes.0).unwrap_or(usize::MAX) }
+    Limits {
+        connections: raw.connections,
+        header_bytes: usize::try_from(raw.header_bytes.0).unwrap_or(usize::MAX),
+        body_bytes: None,
+        streams: 128,
+    }
 }
 
 /// Reports every pair of addresses that could not be bound together.
@@ -74,7 +93,11 @@ pub fn unique_addresses(
         let path = root.key("listeners").key(listener.name.as_str()).key("bind");
         let is_list =
             raw.listeners.get(listener.name.as_str()).and_then(|l| l.bind.as_ref()).is_some_and(|b| b.is_list());
-        wanted.extend(listener.bind.iter().enumerate().map(|(i, a)| (*a, bind_path(&path, is_list, i))));
+        let tcp = listener.bind.iter().enumerate().filter_map(|(i, bind)| match bind {
+            Bind::Tcp(address) => Some((*address, bind_path(&path, is_list, i))),
+            Bind::Unix(_) => None,
+        });
+        wanted.extend(tcp);
     }
     wanted.extend(telemetry.and_then(|t| t.bind).map(|a| (a, own("telemetry"))));
     wanted.extend(admin.map(|a| (a.bind, own("admin"))));

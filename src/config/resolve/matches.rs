@@ -17,7 +17,12 @@ pub fn alternatives(raw: &OneOrMany<RawMatch>, path: &Path, cx: &mut Context<'_>
 }
 
 fn alternative(raw: &RawMatch, path: &Path, cx: &mut Context<'_>) -> Match {
-    Match { host: host(raw, path, cx), path: path_match(raw, path, cx), methods: methods(raw, path, cx) }
+    Match {
+        host: host(raw, path, cx),
+        path: path_match(raw, path, cx),
+        methods: methods(raw, path, cx),
+        ..Match::default()
+    }
 }
 
 fn bad(cx: &mut Context<'_>, path: &Path, message: String, label: &str, help: &str) {

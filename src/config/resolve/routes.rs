@@ -4,7 +4,7 @@ use super::{Context, matches};
 use crate::config::error::Code;
 use crate::config::path::Path;
 use crate::config::raw::{RawConfig, RawRoute};
-use crate::config::{Match, Route};
+use crate::config::{Action, HeaderEdits, Match, Route};
 use crate::model::{ListenerName, RouteName, SplitName};
 
 pub fn routes(raw: &RawConfig, cx: &mut Context<'_>) -> Vec<Route> {
@@ -29,7 +29,15 @@ fn route(raw: &RawRoute, i: usize, path: &Path, all: &RawConfig, cx: &mut Contex
     let split = split(raw, path, all, cx);
     let text = raw.name.clone().unwrap_or_else(|| format!("route-{}", i + 1));
     let name = cx.name(RouteName::new(&text), &text, &path.key("name"))?;
-    Some(Route { name, listeners, matches, split: split? })
+    Some(Route {
+        name,
+        listeners,
+        matches,
+        action: Action::Split { split: split?, strip_prefix: false },
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+        rate_limit: None,
+    })
 }
 
 fn listeners(raw: &RawRoute, path: &Path, all: &RawConfig, cx: &mut Context<'_>) -> Vec<ListenerName> {

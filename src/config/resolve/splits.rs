@@ -6,7 +6,9 @@ use super::{Context, address};
 use crate::config::error::Code;
 use crate::config::path::Path;
 use crate::config::raw::{RawConfig, RawEndpoint, RawSplit, RawVersion};
-use crate::config::{Drain, PoolLimits, Split, UpstreamTimeouts, Version};
+use crate::config::{
+    Drain, HostHeader, OnUnavailable, PoolLimits, Protocol, Retries, RetryOn, Split, UpstreamTimeouts, Version,
+};
 use crate::model::{SplitName, VersionName, Weight};
 
 pub fn splits(raw: &RawConfig, admin: Option<SocketAddr>, cx: &mut Context<'_>) -> Vec<Split> {
@@ -23,10 +25,22 @@ fn split(name: &str, raw: &RawSplit, admin: Option<SocketAddr>, path: &Path, cx:
         name,
         stable: stable?,
         expose_version: raw.expose_version,
+        sticky: None,
+        on_unavailable: OnUnavailable::Fail,
+        retries: Retries {
+            attempts: 1,
+            on: RetryOn { connect: true, ..RetryOn::default() },
+            methods: Vec::new(),
+            budget: 0.2,
+            rescue: false,
+            body_bytes: 64 << 10,
+        },
+        rules: Vec::new(),
         timeouts: UpstreamTimeouts {
             connect: raw.timeouts.connect.limit(),
             first_byte: raw.timeouts.first_byte.limit(),
             total: raw.timeouts.total.limit(),
+            stall: raw.timeouts.stall.limit(),
             idle: raw.timeouts.idle.limit(),
         },
         drain: Drain { timeout: raw.drain.timeout.0 },
@@ -68,7 +82,14 @@ fn version(
         problem.label = Some("nobody here to answer".into());
         problem.help = Some("add endpoints = [\"127.0.0.1:9001\"], or set weight = 0".into());
     }
-    Some(Version { name: cx.name(VersionName::new(name), name, path)?, weight, endpoints })
+    Some(Version {
+        name: cx.name(VersionName::new(name), name, path)?,
+        weight,
+        endpoints,
+        protocol: Protocol::default(),
+        tls: None,
+        host: HostHeader::default(),
+    })
 }
 
 fn endpoints(raw: &RawVersion, admin: Option<SocketAddr>, path: &Path, cx: &mut Context<'_>) -> Vec<SocketAddr> {

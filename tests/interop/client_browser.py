@@ -24,7 +24,7 @@ FLAGS = """
 --disable-features=Translate,OptimizationHints,MediaRouter --metrics-recording-only --no-proxy-server
 --ignore-certificate-errors --remote-debugging-port=0
 """.split()
-WAIT = 60
+WAIT = 50
 
 
 class Browser:
@@ -39,10 +39,16 @@ class Browser:
         self._pages = {}
 
     async def results(self, target):
-        """What the checks of the page gave, by name."""
+        """What the checks of the page gave, by name. A page that failed is not tried again for the next check."""
         key = (target.client, target.upstream)
         if key not in self._pages:
-            self._pages[key] = await self._open_page(target)
+            self._pages[key] = Failed("the page did not finish")
+            try:
+                self._pages[key] = await self._open_page(target)
+            except Exception as error:
+                self._pages[key] = Failed(f"the page: {error}")
+        if isinstance(self._pages[key], Failed):
+            raise self._pages[key]
         return self._pages[key]
 
     async def _open_page(self, target):

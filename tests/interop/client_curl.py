@@ -190,15 +190,18 @@ async def events(target):
     """Server-sent events: each is seen before the origin is let go on to the next, so nothing can be holding them."""
     gate = secrets.token_hex(6)
     process = await asyncio.create_subprocess_exec(
-        *map(str, words(target, "-N", target.url(f"/events?gate={gate}"))), stdout=subprocess.PIPE, limit=1 << 16
+        *map(str, words(target, "-N", target.url(f"/events?gate={gate}"))), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )
     try:
         for number in (1, 2, 3):
             wanted = f"id: {number}\nevent: tick\ndata: event {number}\n\n".encode()
             try:
                 seen = await asyncio.wait_for(process.stdout.readexactly(len(wanted)), 8)
-            except (asyncio.TimeoutError, asyncio.IncompleteReadError):
+            except asyncio.TimeoutError:
                 raise Failed(f"event {number} does not arrive until the next is made: it is buffered") from None
+            except asyncio.IncompleteReadError as end:
+                raise Failed(f"the stream ended before event {number}: {end.partial!r}") from None
             same(seen, wanted, "event")
             await curl(target, f"/open?gate={gate}")
         rest = await asyncio.wait_for(process.stdout.read(), 8)

@@ -11,6 +11,7 @@ The needed Python packages are in requirements.txt; `tests/run` installs everyth
 import argparse
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -146,6 +147,8 @@ def main():
     if options.list or not chosen:
         print("\n".join(line_of(*one) for one in chosen) or "interop: no case has these words")
         return 0 if chosen else 2
+    # asyncio warns of children that end while they are being killed.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     began, folder = time.monotonic(), Path(tempfile.mkdtemp(prefix="weir-interop-"))
     try:
         failures = asyncio.run(run_all(options, folder))

@@ -12,8 +12,8 @@ from origin import pattern
 
 HOW = {"http1": "--http1.1", "http1+tls": "--http1.1", "http2": "--http2-prior-knowledge", "http2+tls": "--http2"}
 VERSION = {"http1": "1.1", "http1+tls": "1.1", "http2": "2", "http2+tls": "2"}
-# What curl says of an answer that was cut: partial file, HTTP/2 framing, receive error, HTTP/2 stream error.
-CUT = (18, 16, 56, 92)
+# What curl says of an answer that was cut: HTTP/2 framing, partial file, nothing at all, receive error, stream error.
+CUT = (16, 18, 52, 56, 92)
 
 
 @dataclass

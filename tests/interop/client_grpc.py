@@ -187,7 +187,7 @@ async def no_route(target):
 
 async def on_the_books(target):
     """weir judges a call by its `grpc-status`: UNAVAILABLE is an error of the version, NOT_FOUND is an answer."""
-    split = f'split="grpc-{target.upstream.replace("+", "-")}"'
+    split = f'split="grpc-books-{target.upstream.replace("+", "-")}"'
 
     async def errors_counted():
         _, text, _ = await command("curl", "-sS", "-q", "--noproxy", "*", f"http://127.0.0.1:{target.admin_port}/metrics")
@@ -197,7 +197,7 @@ async def on_the_books(target):
     def work():
         with channel(target) as on:
             for code in ["NOT_FOUND"] * 3 + ["UNAVAILABLE"] * 4:
-                failure(lambda: call(on, "unary_unary", "Fail")(f"{code} x".encode(), timeout=WAIT),
+                failure(lambda: call(on, "unary_unary", "Fail", "interop.Books")(f"{code} x".encode(), timeout=WAIT),
                         getattr(grpc.StatusCode, code), code)
 
     before, end = await errors_counted(), time.monotonic() + WAIT

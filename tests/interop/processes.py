@@ -125,6 +125,7 @@ def configuration(folder, ca, cert, key, app, rpc, dead):
         parts += split(upstream, "dead", "/dead", dead, ca)
         if found in HTTP2:
             parts += split(upstream, "grpc", "/interop.Echo", rpc[found], ca)
+            parts += split(upstream, "grpc-books", "/interop.Books", rpc[found], ca)
             parts += split(upstream, "grpc-dead", "/interop.Dead", dead, ca)
     return "\n".join(parts)
 

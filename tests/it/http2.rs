@@ -125,8 +125,9 @@ fn answers_without_a_body_end_with_their_head() {
         }
         _ => exchange.ok("seven b"),
     });
-    let weir =
-        Weir::start(&Conf::one(origin.address).routes("[[routes]]\nmatch = { path_prefix = \"/x\" }\nsplit = \"shop\""));
+    let weir = Weir::start(
+        &Conf::one(origin.address).routes("[[routes]]\nmatch = { path_prefix = \"/x\" }\nsplit = \"shop\""),
+    );
     drive(async {
         let mut client = connect(&weir).await;
         for (method, path, status) in

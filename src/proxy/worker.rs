@@ -19,6 +19,7 @@ use super::client_io::Transport;
 use super::clock::Clock;
 use super::connection::GRACE;
 use super::flush::Flusher;
+use super::http2::Runners;
 use super::stall::Stalls;
 use super::upload::RequestBody;
 use super::view::View;
@@ -57,6 +58,8 @@ pub(super) struct Worker {
     /// Writes out what this worker's connections have to say.
     pub(super) flusher: Rc<Flusher<Transport>>,
     pub(super) stalls: Rc<Stalls>,
+    /// Serve HTTP/2 streams.
+    pub(super) runners: Runners,
     snapshot: RefCell<SnapshotCache>,
     view: RefCell<Option<Rc<View>>>,
     upstreams: RefCell<Upstreams>,
@@ -79,6 +82,7 @@ impl Worker {
             rng: RefCell::new(fastrand::Rng::new()),
             flusher: Rc::default(),
             stalls: Stalls::new(clock.clone()),
+            runners: Runners::default(),
             clock,
             snapshot: RefCell::new(Cache::new(shared.snapshot)),
             view: RefCell::new(None),

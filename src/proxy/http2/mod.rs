@@ -1,7 +1,7 @@
 //! One HTTP/2 client connection, served by the crate h2 directly, and not through hyper: only so can we send 1xx answers
 //! and a GOAWAY with a reason.
 //!
-//! The connection's task accepts streams and carries out orders; each stream is a task of its own (`stream`). Invariants:
+//! The connection's task accepts streams and carries out orders; each stream is served by a task beside it (`runners`, `stream`). Invariants:
 //! a client is told to go before it is cut, and what it has begun is finished; a client whose frames cost more than its
 //! requests is ended (`meter`); what waits for a client is bounded, per stream and for the whole connection.
 
@@ -9,6 +9,7 @@ mod link;
 mod meter;
 mod pump;
 mod request;
+mod runners;
 mod stream;
 pub(super) mod tunnel;
 
@@ -23,7 +24,8 @@ use tokio::time::Sleep;
 
 use self::link::Link;
 use self::meter::Meter;
-use self::stream::Shared;
+pub(super) use self::runners::Runners;
+use self::stream::{Shared, Stream};
 use super::client::{Client, Order, Phase};
 use super::client_io::Transport;
 use super::connection::GRACE;
@@ -145,7 +147,8 @@ impl Server {
         loop {
             match ready!(self.connection.poll_accept(cx)) {
                 Some(Ok((request, respond))) => {
-                    tokio::task::spawn_local(stream::serve(self.shared.clone(), request, respond));
+                    let (shared, worker) = (self.shared.clone(), &self.shared.worker);
+                    worker.runners.serve(worker, Stream { shared, request, respond });
                 }
                 Some(Err(error)) => {
                     // Both of us may have had enough of the same flood.

@@ -52,8 +52,16 @@ impl Shared {
     }
 }
 
+/// A request that has come in, and the way back.
+pub(super) struct Stream {
+    pub(super) shared: Rc<Shared>,
+    pub(super) request: Request<RecvStream>,
+    pub(super) respond: SendResponse<Bytes>,
+}
+
 /// Serves one request.
-pub(super) async fn serve(shared: Rc<Shared>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+pub(super) async fn serve(stream: Stream) {
+    let Stream { shared, request, respond } = stream;
     let is_head = request.method() == Method::HEAD;
     match request::admit(request, shared.header_bytes) {
         Ok(request) => {

@@ -122,3 +122,99 @@ impl Drop for Duplex {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Both ends of one stream, the client's first.
+    async fn pair() -> (Duplex, Duplex) {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let serve = async {
+            let mut connection = h2::server::handshake(theirs).await.unwrap();
+            let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+            let send = respond.send_response(http::Response::new(()), false).unwrap();
+            tokio::spawn(async move { while connection.accept().await.is_some() {} });
+            Duplex::new(request.into_body(), send)
+        };
+        let ask = async {
+            let (mut client, connection) = h2::client::handshake(ours).await.unwrap();
+            tokio::spawn(connection);
+            let request = http::Request::post("http://app.test/").body(()).unwrap();
+            let (answer, send) = client.send_request(request, false).unwrap();
+            Duplex::new(answer.await.unwrap().into_body(), send)
+        };
+        tokio::join!(ask, serve)
+    }
+
+    #[tokio::test]
+    async fn bytes_go_both_ways_to_the_end() {
+        let (mut ours, mut theirs) = pair().await;
+        // More than every window.
+        let all: Vec<u8> = (0..1 << 20).map(|i| (i % 251) as u8).collect();
+        let echo = tokio::spawn(async move {
+            let (mut read, mut write) = tokio::io::split(&mut theirs);
+            tokio::io::copy(&mut read, &mut write).await.unwrap();
+            theirs.shutdown().await.unwrap();
+            theirs
+        });
+        let (mut read, mut write) = tokio::io::split(&mut ours);
+        let mut got = Vec::new();
+        let send = async {
+            write.write_all(&all).await.unwrap();
+            write.shutdown().await.unwrap();
+        };
+        let receive = async { read.read_to_end(&mut got).await.unwrap() };
+        tokio::join!(send, receive);
+        assert!(got == all);
+        echo.await.unwrap();
+        assert_eq!(ours.read(&mut [0; 8]).await.unwrap(), 0, "the end stays the end");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_does_not_read_stops_the_writer() {
+        let (mut ours, mut theirs) = pair().await;
+        let mut written = 0;
+        let write = async {
+            loop {
+                written += ours.write(&[7; 5000]).await.unwrap();
+            }
+        };
+        // Paused time moves on only when nothing else can.
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(50), write).await.is_err());
+        assert_eq!(written, 65_535, "the window of RFC 9113 section 6.9.2");
+        theirs.read_exact(&mut vec![0; 65_535]).await.unwrap();
+        assert!(ours.write(&[7; 5000]).await.unwrap() > 0);
+    }
+
+    #[tokio::test]
+    async fn dropped_before_its_end_it_is_a_reset_for_the_peer() {
+        let (ours, mut theirs) = pair().await;
+        drop(ours);
+        let error = theirs.read(&mut [0; 8]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        let reason = error.get_ref().and_then(|e| e.downcast_ref::<h2::Error>()).and_then(h2::Error::reason);
+        assert_eq!(reason, Some(Reason::CANCEL));
+        assert!(theirs.write(b"x").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_reset_ends_a_writer_that_waits() {
+        let (mut ours, theirs) = pair().await;
+        let full = async {
+            loop {
+                if let Err(error) = ours.write(&[7; 5000]).await {
+                    break error;
+                }
+            }
+        };
+        let cut = async {
+            tokio::task::yield_now().await;
+            drop(theirs);
+        };
+        let (error, ()) = tokio::join!(full, cut);
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+}

@@ -35,12 +35,30 @@ pub(super) enum Transport {
 pub(super) struct ClientIo {
     transport: Transport,
     client: Rc<Client>,
-    linger: Option<Pin<Box<Sleep>>>,
+    linger: Linger,
 }
 
 impl ClientIo {
     pub(super) fn new(transport: Transport, client: Rc<Client>) -> Self {
-        Self { transport, client, linger: None }
+        Self { transport, client, linger: Linger::default() }
+    }
+
+    /// The socket alone, for what is no HTTP.
+    pub(super) fn into_transport(self) -> Transport {
+        self.transport
+    }
+
+    /// Interim answers go out between two answers: the HTTP library has nothing half-written when this is called.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut waiting = self.client.interim.borrow_mut();
+        while !waiting.is_empty() {
+            let n = ready!(Pin::new(&mut self.transport).poll_write(cx, &waiting))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            waiting.drain(..n);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -64,32 +82,49 @@ impl AsyncRead for ClientIo {
 
 impl AsyncWrite for ClientIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.transport).poll_write(cx, buf);
+        let written = match self.poll_interim(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut self.transport).poll_write(cx, buf),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
         self.note_progress(written.is_pending());
+        self.client.is_flushed.set(false);
         written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_interim(cx))?;
+        self.client.is_flushed.set(true);
         Pin::new(&mut self.transport).poll_flush(cx)
     }
 
     /// Half-closes, then reads what the client still sends until it closes too or `LINGER` is over.
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.linger.is_none() {
-            ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
-            self.linger = Some(Box::pin(tokio::time::sleep(LINGER)));
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { transport, linger, .. } = self.get_mut();
+        linger.poll_end(transport, cx)
+    }
+}
+
+/// The polite end of a connection; see the file's head.
+#[derive(Default)]
+pub(super) struct Linger(Option<Pin<Box<Sleep>>>);
+
+impl Linger {
+    /// Half-closes, then reads what the client still sends until it closes too or `LINGER` is over.
+    pub(super) fn poll_end(&mut self, transport: &mut Transport, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.0.is_none() {
+            ready!(Pin::new(&mut *transport).poll_shutdown(cx))?;
         }
+        let over = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
         loop {
             let mut scratch = [std::mem::MaybeUninit::uninit(); 4096];
             let mut rest = ReadBuf::uninit(&mut scratch);
-            match Pin::new(&mut self.transport).poll_read(cx, &mut rest) {
+            match Pin::new(&mut *transport).poll_read(cx, &mut rest) {
                 Poll::Ready(Ok(())) if !rest.filled().is_empty() => {}
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
-                Poll::Pending => break,
+                Poll::Pending => return over.as_mut().poll(cx).map(Ok),
             }
         }
-        let Some(linger) = &mut self.linger else { return Poll::Ready(Ok(())) };
-        linger.as_mut().poll(cx).map(Ok)
     }
 }
 

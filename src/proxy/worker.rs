@@ -5,7 +5,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,12 +12,17 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use slab::Slab;
+use tokio::sync::Notify;
 
-use super::body::RequestBody;
-use super::client::{Client, Phase};
+use super::client::{Client, Phase, Protocol};
+use super::client_io::Transport;
 use super::clock::Clock;
 use super::connection::GRACE;
+use super::flush::Flusher;
+use super::stall::Stalls;
+use super::upload::RequestBody;
 use super::view::View;
+use crate::config::{self, Bind};
 use crate::model::Instant;
 use crate::net::upstream::{Settings, Upstream};
 use crate::pool::Endpoint;
@@ -29,8 +33,15 @@ use crate::telemetry::{AccessLog, Cells, Format};
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
 type SnapshotCache = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
-/// By the endpoint's address in memory, which it keeps for as long as it is in here.
-type Upstreams = HashMap<*const Endpoint, (Arc<Endpoint>, Rc<Upstream<RequestBody>>)>;
+/// By the endpoint's address in memory, which it keeps for as long as it is in here, and whether it is for tunnels.
+type Upstreams = HashMap<(*const Endpoint, bool), (Arc<Endpoint>, Rc<Upstream<RequestBody>>)>;
+
+/// What all workers have in common.
+pub(super) struct Shared {
+    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(super) swapped: Arc<Notify>,
+    pub(super) cells: Arc<Cells>,
+}
 
 /// See the file's head.
 pub(super) struct Worker {
@@ -38,36 +49,42 @@ pub(super) struct Worker {
     /// How many workers there are.
     pub(super) of: usize,
     pub(super) cells: Arc<Cells>,
+    /// Woken when there is a new snapshot, for those who wait for one.
+    pub(super) swapped: Arc<Notify>,
     pub(super) access: AccessLog,
     pub(super) rng: RefCell<fastrand::Rng>,
     pub(super) clock: Rc<Clock>,
+    /// Writes out what this worker's connections have to say.
+    pub(super) flusher: Rc<Flusher<Transport>>,
+    pub(super) stalls: Rc<Stalls>,
     snapshot: RefCell<SnapshotCache>,
     view: RefCell<Option<Rc<View>>>,
     upstreams: RefCell<Upstreams>,
     pub(super) clients: RefCell<Slab<Rc<Client>>>,
+    /// Connections that have not said yet whose they are; see `arrival`.
+    pub(super) arriving: Cell<usize>,
     /// Set when the process goes down: answers say `Connection: close`.
     closing: Cell<Option<Instant>>,
 }
 
 impl Worker {
-    pub(super) fn new(
-        index: usize,
-        of: usize,
-        shared: Arc<ArcSwap<Snapshot>>,
-        cells: Arc<Cells>,
-        access: AccessLog,
-    ) -> Rc<Self> {
+    pub(super) fn new(index: usize, of: usize, shared: Shared, access: AccessLog) -> Rc<Self> {
+        let clock = Rc::new(Clock::new());
         let worker = Self {
             index,
             of,
-            cells,
+            cells: shared.cells,
+            swapped: shared.swapped,
             access,
             rng: RefCell::new(fastrand::Rng::new()),
-            clock: Rc::new(Clock::new()),
-            snapshot: RefCell::new(Cache::new(shared)),
+            flusher: Rc::default(),
+            stalls: Stalls::new(clock.clone()),
+            clock,
+            snapshot: RefCell::new(Cache::new(shared.snapshot)),
             view: RefCell::new(None),
             upstreams: RefCell::default(),
             clients: RefCell::default(),
+            arriving: Cell::new(0),
             closing: Cell::new(None),
         };
         worker.view();
@@ -95,8 +112,24 @@ impl Worker {
 
     /// This worker's connections to an endpoint.
     pub(super) fn upstream(&self, endpoint: &Arc<Endpoint>, settings: Settings) -> Rc<Upstream<RequestBody>> {
+        self.connections(endpoint, settings, false)
+    }
+
+    /// Those for tunnels: where TLS would choose HTTP/2, in which few servers open tunnels, HTTP/1.1 ones of their own.
+    pub(super) fn tunnels(&self, endpoint: &Arc<Endpoint>, settings: Settings) -> Rc<Upstream<RequestBody>> {
+        let may_choose = settings.protocol == config::Protocol::Auto && settings.tls.is_some();
+        let protocol = if may_choose { config::Protocol::Http1 } else { settings.protocol };
+        self.connections(endpoint, Settings { protocol, ..settings }, may_choose)
+    }
+
+    fn connections(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        settings: Settings,
+        for_tunnels: bool,
+    ) -> Rc<Upstream<RequestBody>> {
         let mut upstreams = self.upstreams.borrow_mut();
-        match upstreams.entry(Arc::as_ptr(endpoint)) {
+        match upstreams.entry((Arc::as_ptr(endpoint), for_tunnels)) {
             Entry::Occupied(entry) => {
                 entry.get().1.configure(settings);
                 entry.get().1.clone()
@@ -122,9 +155,9 @@ impl Worker {
     }
 
     /// The same for the clients of one listener that has left the configuration.
-    pub(super) fn close_listener(&self, address: SocketAddr) {
+    pub(super) fn close_listener(&self, address: &Bind) {
         let now = Instant::now();
-        for (_, client) in self.clients.borrow().iter().filter(|(_, c)| c.local_port == address.port()) {
+        for (_, client) in self.clients.borrow().iter().filter(|(_, c)| *c.local == *address) {
             client.close(now);
         }
     }
@@ -149,6 +182,7 @@ impl Worker {
     fn tick(&self) {
         self.clock.tick();
         let view = self.view();
+        self.stalls.look();
         self.tidy_clients(&view);
         self.tidy_upstreams();
         self.access.flush();
@@ -159,8 +193,18 @@ impl Worker {
         let over = |since: Instant, limit: Option<Duration>| limit.is_some_and(|l| now.duration_since(since) >= l);
         for (_, client) in self.clients.borrow().iter() {
             let closing = client.closing().or(self.closing.get());
+            if client.protocol.get() == Some(Protocol::Http2) {
+                tidy_http2(client, now, closing.is_some(), view);
+                continue;
+            }
             match client.phase() {
-                Phase::Busy => {}
+                Phase::Busy => {
+                    let Some(since) = client.blocked.get() else { continue };
+                    let body = view.listener(&client.listener).and_then(|(_, l)| l.timeouts.body);
+                    if over(since, body) {
+                        client.abort();
+                    }
+                }
                 Phase::Idle if closing.is_some_and(|at| now.duration_since(at) >= GRACE) => client.finish(),
                 phase => {
                     let Some((_, listener)) = view.listener(&client.listener) else { continue };
@@ -184,5 +228,24 @@ impl Worker {
             upstream.tidy(now, endpoint.is_draining());
             Rc::strong_count(upstream) > 1
         });
+    }
+}
+
+/// An HTTP/2 client is told at once to go, even amid its requests: what it has begun is finished, and no request is lost
+/// (RFC 9113 section 6.8).
+fn tidy_http2(client: &Client, now: Instant, is_closing: bool, view: &View) {
+    if is_closing && client.order().is_none() {
+        client.finish();
+    }
+    let Some((_, listener)) = view.listener(&client.listener) else { return };
+    let timeouts = &listener.timeouts;
+    let over = |since: Instant, limit: Option<Duration>| limit.is_some_and(|l| now.duration_since(since) >= l);
+    let head = (client.phase() == Phase::Head).then(|| client.since()).or(client.block_since.get());
+    if client.blocked.get().is_some_and(|since| over(since, timeouts.body)) {
+        client.abort();
+    } else if head.is_some_and(|since| over(since, timeouts.header)) {
+        client.expire();
+    } else if client.phase() == Phase::Idle && over(client.since(), timeouts.idle) && client.order().is_none() {
+        client.finish();
     }
 }

@@ -6,21 +6,28 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "the whole binary is test code, helpers included")]
 
 mod admin_api;
+mod ambiguous;
 mod check;
 mod cli;
 mod crash;
 mod drain;
 mod errors;
+mod faulty_origin;
+mod floods;
 mod forwarding;
 mod headers;
+mod http2;
+mod http2_abuse;
 mod instruments;
 mod listeners;
 mod logs;
 mod metrics;
 mod oddities;
+mod proxy_header;
 mod reload;
 mod rollback;
 mod shutdown;
 mod split;
 mod streaming;
 mod support;
+mod unix;

@@ -2,11 +2,16 @@
 
 mod admin;
 mod conf;
+pub mod frames;
 mod gate;
+pub mod h2wire;
+pub mod hpack;
 mod load;
 mod nginx;
 mod origin;
 mod process;
+mod recorder;
+pub mod strict;
 mod tool;
 mod weir;
 mod wire;
@@ -19,8 +24,9 @@ pub use conf::Conf;
 pub use gate::Gate;
 pub use load::{Load, Plan};
 pub use nginx::{Backend, pair};
-pub use origin::{After, Origin};
+pub use origin::{After, Exchange, Origin};
 pub use process::{Done, run};
+pub use recorder::{Recorder, Seen, Stage};
 pub use tokio::time::Instant;
 pub use tool::{tell, tool};
 pub use weir::{Weir, weir};

@@ -1,0 +1,164 @@
+//! One HTTP/2 stream: its request to the service, the answer's head, and its body (`pump`).
+//!
+//! Invariants: a client that resets its stream ends the exchange at once, upstream too; an answer is sent to its end or
+//! ends with a reset, never with a clean end that is none.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
+
+use super::meter::Meter;
+use super::pump::{End, Pump};
+use super::request::{self, Refused};
+use crate::config::Listener;
+use crate::model::Refusal;
+use crate::net::body::Received;
+use crate::proxy::body::Body;
+use crate::proxy::client::Client;
+use crate::proxy::early::Early;
+use crate::proxy::service;
+use crate::proxy::stall::Stall;
+use crate::proxy::worker::Worker;
+
+/// What a refused request adds to the cost of its frames.
+const REFUSED: i32 = 5;
+
+/// What the streams of a connection share.
+pub(super) struct Shared {
+    pub(super) worker: Rc<Worker>,
+    pub(super) client: Rc<Client>,
+    pub(super) meter: Rc<RefCell<Meter>>,
+    header_bytes: usize,
+    body_timeout: Option<Duration>,
+}
+
+impl Shared {
+    /// With the limits that its listener has now.
+    pub(super) fn new(
+        worker: &Rc<Worker>,
+        client: &Rc<Client>,
+        meter: Rc<RefCell<Meter>>,
+        listener: &Listener,
+    ) -> Self {
+        let (header_bytes, body_timeout) = (listener.limits.header_bytes, listener.timeouts.body);
+        Self { worker: worker.clone(), client: client.clone(), meter, header_bytes, body_timeout }
+    }
+}
+
+/// Serves one request.
+pub(super) async fn serve(shared: Rc<Shared>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    let is_head = request.method() == Method::HEAD;
+    match request::admit(request, shared.header_bytes) {
+        Ok(request) => {
+            let respond = Rc::new(RefCell::new(respond));
+            if let Some(answer) = answer(&shared, request, &respond).await {
+                send(&shared, &respond, answer, is_head).await;
+            }
+        }
+        Err(why) => refuse(&shared, respond, why),
+    }
+}
+
+/// The service's answer; `None` when the client no longer wants it.
+async fn answer(
+    shared: &Shared,
+    request: Request<Received>,
+    respond: &Rc<RefCell<SendResponse<Bytes>>>,
+) -> Option<Response<Body>> {
+    let early = Early::Http2(respond.clone());
+    let service = service::serve(shared.worker.clone(), shared.client.clone(), request, early);
+    let mut service = std::pin::pin!(service);
+    let mut is_watched = true;
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(answer) = service.as_mut().poll(cx) {
+            return Poll::Ready(Some(answer));
+        }
+        if is_watched {
+            match respond.borrow_mut().poll_reset(cx) {
+                Poll::Pending => {}
+                // Our own mistake and not the stream's end: the service has answered by itself, as a tunnel does.
+                Poll::Ready(Err(error)) if !error.is_reset() && !error.is_go_away() && !error.is_io() => {
+                    is_watched = false;
+                }
+                Poll::Ready(_) => return Poll::Ready(None),
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Sends an answer, head and body.
+async fn send(shared: &Shared, respond: &RefCell<SendResponse<Bytes>>, answer: Response<Body>, is_head: bool) {
+    let (mut parts, body) = answer.into_parts();
+    remove_connection_fields(&mut parts.headers);
+    let is_empty = is_head || has_no_body(parts.status) || body.is_end_stream();
+    if !is_empty {
+        announce_length(&mut parts.headers, &body);
+    }
+    let sent = respond.borrow_mut().send_response(Response::from_parts(parts, ()), is_empty);
+    // Fails when the client has gone, and when the service has answered by itself.
+    let Ok(stream) = sent else { return };
+    if is_empty {
+        shared.meter.borrow_mut().answered();
+        return;
+    }
+    let stall = Stall::new(&shared.worker.stalls, shared.body_timeout);
+    let mut pump = Pump::new(stream, body, stall, &shared.meter);
+    if std::future::poll_fn(|cx| pump.poll(cx)).await == End::Complete {
+        shared.meter.borrow_mut().answered();
+    }
+}
+
+/// RFC 9110 sections 15.3.5 and 15.4.5.
+fn has_no_body(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// What we made ourselves says how long it is, as HTTP/1.1 does.
+fn announce_length(headers: &mut HeaderMap, body: &Body) {
+    if let Some(length) = body.size_hint().exact()
+        && !headers.contains_key(header::CONTENT_LENGTH)
+    {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
+/// What belongs to HTTP/1.1 connections is malformed here (RFC 9113 section 8.2.2).
+pub(super) fn remove_connection_fields(headers: &mut HeaderMap) {
+    // One look over the names: nearly always there is none, and looking up five would hash five.
+    while let Some(gone) = headers.keys().find(|name| is_of_connection(name)).cloned() {
+        headers.remove(gone);
+    }
+}
+
+fn is_of_connection(name: &HeaderName) -> bool {
+    name == header::CONNECTION
+        || name == header::TRANSFER_ENCODING
+        || name == header::UPGRADE
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
+
+fn refuse(shared: &Shared, mut respond: SendResponse<Bytes>, why: Refused) {
+    shared.meter.borrow_mut().charge(REFUSED);
+    match why {
+        Refused::Malformed => {
+            shared.client.cell.refused(Refusal::BadRequest);
+            respond.send_reset(Reason::PROTOCOL_ERROR);
+        }
+        Refused::TooLarge => {
+            shared.client.cell.refused(Refusal::HeaderTooLarge);
+            let mut response = Response::new(());
+            *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            response.headers_mut().insert("weir-error", HeaderValue::from_static("header-too-large"));
+            let _ = respond.send_response(response, true);
+        }
+    }
+}

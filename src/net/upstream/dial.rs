@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -21,6 +22,9 @@ use crate::config::Protocol;
 
 const HTTP2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
+
+/// How long an HTTP/2 peer may leave data unacknowledged.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
 /// A connected stream, encrypted or not.
 #[derive(Debug)]
@@ -59,7 +63,7 @@ pub(super) async fn connect(address: SocketAddr, settings: Settings) -> Result<(
     tcp.set_nodelay(true).map_err(DialError::connect)?;
     let Some((config, name)) = settings.tls else {
         let speaks = if settings.protocol == Protocol::Http2 { Speaks::Http2 } else { Speaks::Http1 };
-        return Ok((Stream::Tcp(tcp), speaks));
+        return ready(Stream::Tcp(tcp), speaks);
     };
     let stream = TlsConnector::from(config).connect(name, tcp).await.map_err(DialError::tls)?;
     let speaks = match stream.get_ref().1.alpn_protocol() {
@@ -69,7 +73,27 @@ pub(super) async fn connect(address: SocketAddr, settings: Settings) -> Result<(
         }
         _ => Speaks::Http1,
     };
-    Ok((Stream::Tls(Box::new(stream)), speaks))
+    ready(Stream::Tls(Box::new(stream)), speaks)
+}
+
+/// Over HTTP/2 exchanges that time out leave their connection to others. So that a peer which is gone without a word
+/// does not take them all, the connection fails when what was written is not acknowledged (RFC 5482). Not so over
+/// HTTP/1.1, where an endpoint may stop reading an upload for as long as it likes.
+fn ready(stream: Stream, speaks: Speaks) -> Result<(Stream, Speaks), DialError> {
+    if speaks == Speaks::Http2 {
+        let tcp = socket2::SockRef::from(stream.tcp());
+        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED)).map_err(DialError::connect)?;
+    }
+    Ok((stream, speaks))
+}
+
+impl Stream {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
 }
 
 impl AsyncRead for Stream {
@@ -118,6 +142,22 @@ impl AsyncWrite for Stream {
         match self {
             Self::Tcp(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_http2_connections_fail_when_nothing_is_acknowledged() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for (protocol, limit) in [(Protocol::Http2, Some(UNACKNOWLEDGED)), (Protocol::Auto, None)] {
+            let settings = Settings { idle_cap: 0, idle_for: None, protocol, tls: None };
+            let (stream, _) = connect(listener.local_addr().unwrap(), settings).await.unwrap();
+            let found = socket2::SockRef::from(stream.tcp()).tcp_user_timeout().unwrap();
+            assert_eq!(found.filter(|limit| !limit.is_zero()), limit);
         }
     }
 }

@@ -26,6 +26,8 @@ use crate::net::body::Received;
 
 /// How long an upload may go on after its early answer (faults.md 3.2).
 pub(super) const LINGER: Duration = Duration::from_secs(1);
+/// And how many bytes of it still go out.
+pub(super) const LINGER_BYTES: usize = 64 * 1024;
 
 /// See the file's head.
 #[derive(Debug)]
@@ -77,9 +79,13 @@ impl<B: SendBody> Http1<B> {
             return upstream.put_idle(self);
         }
         if !self.is_closed() {
+            self.watch.allow(LINGER_BYTES);
             tokio::task::spawn_local(async move {
                 match tokio::time::timeout(LINGER, self.sender.ready()).await {
-                    Ok(Ok(())) => upstream.put_idle(self),
+                    Ok(Ok(())) => {
+                        self.watch.allow(usize::MAX);
+                        upstream.put_idle(self);
+                    }
                     _ => self.task.abort(),
                 }
             });
@@ -113,8 +119,9 @@ impl<B: SendBody, F: Future<Output = Sent<B>>> Future for Answer<'_, F> {
         let answer = this.answer.poll(cx);
         // They came before it.
         this.watch.take().into_iter().for_each(this.interim);
-        if answer.is_pending() {
-            this.watch.register(cx.waker());
+        match &answer {
+            Poll::Pending => this.watch.register(cx.waker()),
+            Poll::Ready(_) => this.watch.forget(),
         }
         Poll::Ready(match ready!(answer) {
             // hyper takes all that have three digits.

@@ -1,8 +1,9 @@
 //! A connection that speaks HTTP/2, shared by many exchanges, over the `h2` crate.
 //!
 //! Invariants: it is used only after the peer's SETTINGS have come, so its limits are known from the first stream on;
-//! a slot is held for as long as its stream may live; an exchange that is given up resets its stream and nothing else;
-//! a connection that may be dead (an exchange gave up waiting for its answer) is asked, and ended if it is silent.
+//! a slot is held for as long as its stream may live; an exchange that is given up resets its stream and nothing else.
+//! (So nothing here finds out that a peer is gone: its connection has a TCP user timeout, see `dial`. PINGs would do it
+//! too, but gRPC servers take those for an attack.)
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -10,16 +11,15 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::Reason;
 use h2::client::{Builder, Connection, SendRequest};
-use h2::{Ping, PingPong, Reason};
 use http::uri::Scheme;
 use http::{Request, Response};
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::dial::Stream;
 use super::error::{DialError, SendError, SendFault};
-use super::http1::LINGER;
+use super::http1::{LINGER, LINGER_BYTES};
 use super::http2_answer::Answer;
 use super::http2_stream::{SentStream, upload};
 use super::{HEAD_LIMIT, SendBody, Upstream, http2_request};
@@ -29,8 +29,6 @@ use crate::model::Instant;
 pub(super) const STREAMS: usize = 100;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// How long a doubtful connection may take to answer a PING.
-const PONG: Duration = Duration::from_secs(5);
 /// What stands for the peer's limit of streams until its SETTINGS have come; no peer can say so (32 bits).
 const UNKNOWN: usize = usize::MAX - 1;
 
@@ -42,7 +40,6 @@ pub(super) struct Http2 {
     held: Cell<usize>,
     /// Not used for new requests: it is over, it was told to end, or the settings have changed.
     is_closed: Cell<bool>,
-    is_doubtful: Rc<Notify>,
     /// From the first tick that finds no stream on it.
     idle_since: Cell<Option<Instant>>,
 }
@@ -53,17 +50,12 @@ impl Http2 {
         let scheme = if matches!(stream, Stream::Tls(_)) { Scheme::HTTPS } else { Scheme::HTTP };
         let (sender, mut connection) = builder().handshake(stream).await.map_err(DialError::handshake)?;
         settings(&sender, &mut connection).await?;
-        let is_doubtful = Rc::new(Notify::new());
-        let (ping, doubt) = (connection.ping_pong(), is_doubtful.clone());
         upstream.spawn(async move {
             // Its error reaches whoever waits for an answer.
-            tokio::select! {
-                _ = connection => {}
-                () = watchdog(ping, &doubt) => {}
-            }
+            let _ = connection.await;
         });
         let (held, is_closed, idle_since) = (Cell::new(0), Cell::new(false), Cell::new(None));
-        Ok(Rc::new(Self { sender, scheme, held, is_closed, is_doubtful, idle_since }))
+        Ok(Rc::new(Self { sender, scheme, held, is_closed, idle_since }))
     }
 
     /// Whether new requests may use it.
@@ -84,7 +76,7 @@ impl Http2 {
         (self.held.get() < self.places() && self.is_open()).then(|| {
             self.held.set(self.held.get() + 1);
             self.idle_since.set(None);
-            Slot { connection: self.clone(), stream: None, upload: None, state: State::Unanswered }
+            Slot { connection: self.clone(), stream: None, upload: None, is_done: false }
         })
     }
 
@@ -133,29 +125,10 @@ async fn settings(sender: &SendRequest<Bytes>, connection: &mut Connection<Strea
 #[error("the connection ended before the peer's SETTINGS")]
 struct Ended;
 
-/// Ends when the peer does not answer a PING.
-async fn watchdog(ping: Option<PingPong>, doubt: &Notify) {
-    let Some(mut ping) = ping else { return std::future::pending().await };
-    loop {
-        doubt.notified().await;
-        if !matches!(tokio::time::timeout(PONG, ping.ping(Ping::opaque())).await, Ok(Ok(_))) {
-            return;
-        }
-    }
-}
-
 /// Neither over nor told to end, and not out of stream numbers.
 fn is_alive(sender: &mut SendRequest<Bytes>) -> bool {
     // A fresh clone is never made to wait.
     !matches!(sender.poll_ready(&mut Context::from_waker(Waker::noop())), std::task::Poll::Ready(Err(_)))
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Unanswered,
-    Answered,
-    /// Read to its end, or handed over as a tunnel.
-    Done,
 }
 
 /// A place for one stream, and the stream.
@@ -164,12 +137,12 @@ pub(super) struct Slot<B> {
     connection: Rc<Http2>,
     stream: Option<Rc<SentStream<B>>>,
     upload: Option<JoinHandle<()>>,
-    state: State,
+    /// Read to its end, or handed over as a tunnel.
+    is_done: bool,
 }
 
 impl<B: SendBody> Slot<B> {
     /// Sends a request; the future is the head of its answer.
-    #[expect(clippy::result_large_err, reason = "the request is handed back in the error, once")]
     pub(super) fn send<'a>(
         &'a mut self,
         request: Request<B>,
@@ -203,11 +176,6 @@ impl<B: SendBody> Slot<B> {
         Ok(Answer::new(self, answer, Some(kept), stream, interim))
     }
 
-    /// The head of the answer has come.
-    pub(super) fn answered(&mut self) {
-        self.state = State::Answered;
-    }
-
     /// New requests do not use this connection.
     pub(super) fn retire(&self) {
         self.connection.retire();
@@ -217,22 +185,23 @@ impl<B: SendBody> Slot<B> {
     pub(super) fn give_back(mut self) {
         match self.upload.take() {
             Some(mut upload) if !upload.is_finished() => {
+                if let Some(stream) = &self.stream {
+                    stream.allow(LINGER_BYTES);
+                }
                 tokio::task::spawn_local(async move {
                     let mut slot = self;
-                    if tokio::time::timeout(LINGER, &mut upload).await.is_ok() {
-                        slot.state = State::Done;
-                    }
+                    slot.is_done = tokio::time::timeout(LINGER, &mut upload).await.is_ok();
                     // Else the end of the slot resets the stream.
                     slot.upload = Some(upload);
                 });
             }
-            _ => self.state = State::Done,
+            _ => self.is_done = true,
         }
     }
 
     /// Takes the sending half out, for a tunnel; the slot stays with it.
     pub(super) fn take_stream(&mut self) -> Option<h2::SendStream<Bytes>> {
-        self.state = State::Done;
+        self.is_done = true;
         self.stream.take().and_then(|stream| stream.take())
     }
 }
@@ -240,7 +209,7 @@ impl<B: SendBody> Slot<B> {
 impl<B> Drop for Slot<B> {
     fn drop(&mut self) {
         self.connection.held.set(self.connection.held.get().saturating_sub(1));
-        if self.state == State::Done {
+        if self.is_done {
             return;
         }
         if let Some(upload) = self.upload.take() {
@@ -248,9 +217,6 @@ impl<B> Drop for Slot<B> {
         }
         if let Some(stream) = self.stream.take() {
             stream.reset(Reason::CANCEL);
-            if self.state == State::Unanswered {
-                self.connection.is_doubtful.notify_one();
-            }
         }
     }
 }

@@ -64,10 +64,11 @@ impl<'a, B: SendBody> Answer<'a, B> {
         }
         let kind = if error.is_library() { SendFault::Protocol } else { SendFault::Closed };
         let is_refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-        if error.is_remote() && (is_refused || error.is_go_away()) {
-            if let (Some(kept), Some(body)) = (self.kept.take(), stream.take_untouched()) {
-                return SendError::unsent(Request::from_parts(kept, body), kind);
-            }
+        if error.is_remote()
+            && (is_refused || error.is_go_away())
+            && let (Some(kept), Some(body)) = (self.kept.take(), stream.take_untouched())
+        {
+            return SendError::unsent(Request::from_parts(kept, body), kind);
         }
         SendError::sent(kind)
     }
@@ -81,10 +82,7 @@ impl<B: SendBody> Future for Answer<'_, B> {
         this.poll_interim(cx)?;
         Poll::Ready(match ready!(Pin::new(&mut this.answer).poll(cx)) {
             Ok(head) if head.status().as_u16() > 599 => Err(SendError::sent(SendFault::Protocol)),
-            Ok(head) => {
-                this.slot.answered();
-                Ok(received(head))
-            }
+            Ok(head) => Ok(received(head)),
             Err(error) => Err(this.failed(&error)),
         })
     }

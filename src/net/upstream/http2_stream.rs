@@ -24,6 +24,8 @@ pub(super) struct SentStream<B> {
     /// Taken back if the stream was refused.
     body: RefCell<Option<B>>,
     is_touched: Cell<bool>,
+    /// Bytes that may still be sent.
+    allowance: Cell<usize>,
     has_failed: Cell<bool>,
 }
 
@@ -33,7 +35,8 @@ struct Gone;
 impl<B> SentStream<B> {
     pub(super) fn new(stream: SendStream<Bytes>, body: B) -> Self {
         let (send, body) = (RefCell::new(Some(stream)), RefCell::new(Some(body)));
-        Self { send, body, is_touched: Cell::new(false), has_failed: Cell::new(false) }
+        let (is_touched, has_failed) = (Cell::new(false), Cell::new(false));
+        Self { send, body, is_touched, has_failed, allowance: Cell::new(usize::MAX) }
     }
 
     /// Takes the body back, if nothing was taken out of it.
@@ -44,6 +47,11 @@ impl<B> SentStream<B> {
     /// The request's body has failed.
     pub(super) fn has_failed(&self) -> bool {
         self.has_failed.get()
+    }
+
+    /// From now on at most so many bytes are sent; then the upload ends, incomplete.
+    pub(super) fn allow(&self, bytes: usize) {
+        self.allowance.set(bytes);
     }
 
     pub(super) fn reset(&self, reason: Reason) {
@@ -73,6 +81,11 @@ impl<B> SentStream<B> {
     }
 
     fn send(&self, data: Bytes, is_last: bool) -> Result<(), Gone> {
+        let Some(left) = self.allowance.get().checked_sub(data.len()) else {
+            self.reset(Reason::CANCEL);
+            return Err(Gone);
+        };
+        self.allowance.set(left);
         now(self.with(|stream| Poll::Ready(stream.send_data(data, is_last).map_err(|_| Gone))))
     }
 
@@ -136,11 +149,8 @@ impl<B: SendBody> SentStream<B> {
                         return Ok(());
                     }
                 }
-                Err(frame) => match frame.into_trailers() {
-                    Ok(trailers) => return self.send_trailers(trailers),
-                    // There is no third kind yet.
-                    Err(_) => {}
-                },
+                // There is no third kind of frame.
+                Err(frame) => return self.send_trailers(frame.into_trailers().unwrap_or_default()),
             }
         }
     }

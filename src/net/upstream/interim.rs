@@ -20,7 +20,7 @@ use super::{HEAD_LIMIT, INTERIM_LIMIT};
 
 /// A connection's eye on its answers. The connection's task writes it, the request's future reads it; both live on
 /// one thread, and it could be shared only because hyper wants connections that are.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Watch {
     phase: AtomicU8,
     /// A byte of the awaited answer has come.
@@ -29,6 +29,8 @@ pub(super) struct Watch {
     has_news: AtomicBool,
     /// Interim answers since `arm`.
     count: AtomicUsize,
+    /// Bytes that may still be written.
+    allowance: AtomicUsize,
     news: Mutex<News>,
 }
 
@@ -46,6 +48,19 @@ const PAST: u8 = 0;
 const AWAITED: u8 = 1;
 /// `News::head` holds the beginning of one.
 const PARTIAL: u8 = 2;
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            phase: AtomicU8::new(PAST),
+            has_begun: AtomicBool::new(false),
+            has_news: AtomicBool::new(false),
+            count: AtomicUsize::new(0),
+            allowance: AtomicUsize::new(usize::MAX),
+            news: Mutex::default(),
+        }
+    }
+}
 
 impl Watch {
     /// An answer is awaited from now on.
@@ -81,6 +96,16 @@ impl Watch {
             Some(known) => known.clone_from(waker),
             none => *none = Some(waker.clone()),
         }
+    }
+
+    /// Nobody waits any more. A waker kept for longer would keep its task's memory.
+    pub(super) fn forget(&self) {
+        self.news().waker = None;
+    }
+
+    /// From now on at most so many bytes are written; then the connection fails.
+    pub(super) fn allow(&self, bytes: usize) {
+        self.allowance.store(bytes, Relaxed);
     }
 
     fn news(&self) -> MutexGuard<'_, News> {
@@ -196,7 +221,7 @@ fn fields_of(parsed: &[httparse::Header<'_>]) -> Option<HeaderMap> {
     Some(fields)
 }
 
-/// A stream whose reads are watched.
+/// A stream whose reads are watched, and whose writes can be limited.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     stream: S,
@@ -217,9 +242,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
+/// Not vectored: hyper is told to write one buffer at a time, which is quicker for heads.
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let left = self.watch.allowance.load(Relaxed);
+        if left == 0 {
+            return Poll::Ready(Err(io::Error::other("the upload goes on for too long after its answer")));
+        }
+        let n = std::task::ready!(Pin::new(&mut self.stream).poll_write(cx, &buf[..buf.len().min(left)]))?;
+        if left != usize::MAX {
+            self.watch.allow(left - n);
+        }
+        Poll::Ready(Ok(n))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -228,18 +262,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Tunnel {
     under: Under,
     /// Ends when the endpoint is cut.
     cut: oneshot::Receiver<Infallible>,
-    /// What holds its place in the books; dropped with it.
+    /// Its place among the live connections, its HTTP/2 slot, and the upstream, which would cut it by ending.
     _place: Box<dyn std::any::Any>,
 }
 

@@ -236,6 +236,30 @@ fn an_upload_that_goes_on_for_too_long_after_its_answer_ends_the_connection() {
 }
 
 #[test]
+fn an_upload_that_is_too_large_after_its_answer_ends_the_connection() {
+    local(async {
+        let (upstream, mut lease, mut wire) = connected().await;
+        let (body, feed) = TestBody::fed();
+        let (given_back, is_given_back) = tokio::sync::oneshot::channel::<()>();
+        let script = origin(async move {
+            wire.head().await;
+            wire.write(OK).await;
+            is_given_back.await.unwrap();
+            for _ in 0..10 {
+                feed.send(Ok(Frame::data(vec![b'x'; 10_000].into()))).unwrap();
+            }
+            wire.ended().await;
+            assert!(!wire.ahead.ends_with(b"0\r\n\r\n") && wire.ahead.len() < 100_000, "it was cut");
+        });
+        read(send(&mut lease, post(body)).await.unwrap()).await;
+        lease.give_back();
+        given_back.send(()).unwrap();
+        script.await.unwrap();
+        until("the connection is gone", || live(&upstream) == 0).await;
+    });
+}
+
+#[test]
 fn a_body_that_fails_is_our_fault_and_is_never_completed() {
     local(async {
         let (upstream, mut lease, mut wire) = connected().await;

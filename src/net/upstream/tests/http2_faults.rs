@@ -270,24 +270,6 @@ fn a_body_that_fails_is_our_fault_and_resets_its_stream() {
 }
 
 #[test]
-fn a_dead_connection_is_found_out_when_an_exchange_is_given_up() {
-    local(async {
-        let (upstream, mut lease, wire, _listener) = raw().await;
-        {
-            let mut interim = |_| {};
-            let mut waiting = std::pin::pin!(lease.send(get("/"), &mut interim));
-            std::future::poll_fn(|cx| Poll::Ready(assert!(waiting.as_mut().poll(cx).is_pending()))).await;
-        }
-        tokio::time::pause();
-        drop(lease);
-        until("the connection is gone", || live(&upstream) == 0).await;
-        tokio::time::resume();
-        assert!(upstream.checkout().is_none());
-        drop(wire);
-    });
-}
-
-#[test]
 fn a_cut_ends_every_stream() {
     local(async {
         let (upstream, mut lease, mut wire, _listener) = raw().await;

@@ -86,6 +86,7 @@ fn a_tunnel_over_http1() {
         let (upstream, script) = http1().await;
         let mut tunnel = open(&upstream, websocket_http1()).await;
         echoes(&mut tunnel).await;
+        assert_eq!(Rc::strong_count(&upstream), 2, "an endpoint that leaves keeps its tunnels");
         until("it is the one live thing", || live(&upstream) == 1).await;
         tunnel.shutdown().await.unwrap();
         assert_eq!(tunnel.read(&mut [0; 8]).await.unwrap(), 0);
@@ -101,6 +102,7 @@ fn a_tunnel_over_http2_leaves_its_connection_to_others() {
         let (upstream, origin) = http2().await;
         let mut tunnel = open(&upstream, websocket_http2()).await;
         echoes(&mut tunnel).await;
+        assert_eq!(Rc::strong_count(&upstream), 2, "an endpoint that leaves keeps its tunnels");
         let mut second = open(&upstream, websocket_http2()).await;
         tunnel.shutdown().await.unwrap();
         assert_eq!(tunnel.read(&mut [0; 8]).await.unwrap(), 0);

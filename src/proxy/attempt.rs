@@ -331,8 +331,9 @@ async fn at_endpoint(
                 let (deadline, stall) = (deadlines.for_body(), timeouts.stall);
                 return Ok(Answer { head, lease, is_odd: false, deadline, stall });
             }
-            // The idle connection was closed under our hands: the next one, or a new one.
-            Err(Failure::Unsent(_)) if is_reused => {}
+            // The idle connection was closed under our hands: the next one, or a new one. A shared one that refuses would
+            // be handed out again for ever, so after that it is a new one.
+            Err(Failure::Unsent(_)) if is_reused => is_resent = lease.is_http2(),
             // Closed while the request was on its way: once more on a new connection, on nobody's books.
             Err(Failure::Sent(ProxyError::Reset))
                 if is_reused && !exchange.endpoint_is_cut() && outgoing.resend(exchange) =>

@@ -19,6 +19,7 @@ mod forwarding;
 mod headers;
 mod http2;
 mod http2_abuse;
+mod http2_origin;
 mod instruments;
 mod listeners;
 mod logs;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, header};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, SendRequest};
@@ -124,8 +124,7 @@ impl<B: SendBody, F: Future<Output = Sent<B>>> Future for Answer<'_, F> {
             Poll::Ready(_) => this.watch.forget(),
         }
         Poll::Ready(match ready!(answer) {
-            // hyper takes all that have three digits.
-            Ok(head) if head.status().as_u16() > 599 => Err(SendError::sent(SendFault::Protocol)),
+            Ok(head) if !is_valid(&head) => Err(SendError::sent(SendFault::Protocol)),
             Ok(head) => Ok(head.map(Received::from)),
             Err(mut error) => match error.take_message() {
                 Some(request) => Err(SendError::unsent(request, SendFault::Closed)),
@@ -133,6 +132,14 @@ impl<B: SendBody, F: Future<Output = Sent<B>>> Future for Answer<'_, F> {
             },
         })
     }
+}
+
+/// What hyper takes and the next reader may not: a status above 599, and a length said twice (`2, 2`, or two lines),
+/// which may be refused even if both are the same (RFC 9112 section 6.3).
+fn is_valid(head: &Response<Incoming>) -> bool {
+    let mut lengths = head.headers().get_all(header::CONTENT_LENGTH).iter();
+    let is_one_number = lengths.next().is_none_or(|length| length.as_bytes().iter().all(u8::is_ascii_digit));
+    head.status().as_u16() <= 599 && is_one_number && lengths.next().is_none()
 }
 
 fn fault<B: SendBody>(error: &hyper::Error, watch: &Watch) -> SendFault {

@@ -27,12 +27,21 @@ fn config() -> Config {
 }
 
 fn route(c: &mut Criterion) {
-    let table = RouteTable::new(&config());
+    let (table, headers) = (RouteTable::new(&config()), http::HeaderMap::new());
     c.bench_function("route match, 200 routes", |b| {
         b.iter(|| {
             let host = normal_host(black_box("h7.example.com:8080")).unwrap_or_default();
             let path = normal_path(black_box("/p4/items/17")).unwrap_or_default();
-            table.find(&Query { listener: Some(0), host: &host, path: &path, method: "GET" })
+            let query = Query {
+                listener: Some(0),
+                host: &host,
+                path: &path,
+                method: "GET",
+                headers: &headers,
+                query: None,
+                client: None,
+            };
+            table.find(&query)
         });
     });
 }

@@ -11,8 +11,8 @@
 //! | 6 | [`admin`], [`cli`], [`demo`] | outside voices: operators, scripts, newcomers |
 //! | 5 | [`proxy`], [`reload`] | workers; strangers to one another |
 //! | 4 | [`state`] | the snapshot and its one write path |
-//! | 3 | [`telemetry`], [`pool`], [`net`], [`lifecycle`] | live parts, each usable alone |
-//! | 2 | [`routing`], [`balance`] | rules |
+//! | 3 | [`telemetry`], [`pool`], [`net`], [`tls`], [`lifecycle`] | live parts, each usable alone |
+//! | 2 | [`routing`], [`balance`], [`rate`] | rules |
 //! | 1 | [`config`] | the operator's text made safe |
 //! | 0 | [`model`] | words |
 //!
@@ -46,7 +46,9 @@ pub mod model;
 pub mod net;
 pub mod pool;
 pub mod proxy;
+pub mod rate;
 pub mod reload;
 pub mod routing;
 pub mod state;
 pub mod telemetry;
+pub mod tls;

@@ -17,6 +17,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("routing", 2),
     ("balance", 2),
     ("analysis", 2),
+    ("rate", 2),
     ("telemetry", 3),
     ("pool", 3),
     ("net", 3),

@@ -172,6 +172,7 @@ impl From<ApplyError> for Problem {
             ApplyError::UnknownRevision(_) => Self::new(UNKNOWN_REVISION, detail),
             ApplyError::DrainedAsVersion { .. } => Self::new(DRAINED_AS_VERSION, detail),
             ApplyError::HeldConflict(_) => Self::new(HELD_CONFLICT, detail),
+            ApplyError::BadTls { .. } => Self::new(INVALID_CONFIG, detail),
             ApplyError::NotPersisted { .. } => Self::new(NOT_PERSISTED, detail),
         }
     }

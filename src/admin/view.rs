@@ -213,6 +213,11 @@ mod tests {
             previous_stable: None,
             versions: vec![version("v1", v1, 9001), version("v2", v2, 9002)],
             coin: Coin(coin.map(|(i, w)| (i, Weight::new(w).unwrap())).collect()),
+            owners: None,
+            rollout_tag: "0".into(),
+            rules: Vec::new(),
+            retry_budget: Arc::default(),
+            holding: Arc::default(),
         }
     }
 

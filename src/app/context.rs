@@ -10,7 +10,7 @@ use crate::config;
 use crate::lifecycle::Phase;
 use crate::model::{Instant, Source, rfc3339_ms};
 use crate::reload::{self, Gone, ReloadHandle, ReloadOutcome, ReloadStatus};
-use crate::state::{Change, Order, Store};
+use crate::state::{ApplyError, Change, Order, Store};
 use crate::telemetry::Stats;
 
 /// See the file's head. `phase` is where the process is on its way down.
@@ -76,9 +76,9 @@ async fn reload_for(reloads: ReloadHandle, store: Arc<Store>, load: reload::Load
 /// Everything but the listeners, which are not bound for a rehearsal.
 fn rehearse(store: &Store, load: &reload::Loader, ask: ReloadAsk) -> ReloadResult {
     let loaded = load();
-    let config = match loaded.config {
-        Ok(config) => config,
-        Err(text) => return ReloadResult::Invalid { text, diagnostics: loaded.diagnostics },
+    let config = match &loaded.config {
+        Ok(config) => config.clone(),
+        Err(text) => return ReloadResult::Invalid { text: text.clone(), diagnostics: loaded.diagnostics },
     };
     let order = Order {
         id: fastrand::u128(..),
@@ -101,6 +101,10 @@ fn rehearse(store: &Store, load: &reload::Loader, ask: ReloadAsk) -> ReloadResul
                 superseded: of("superseded"),
                 warnings: loaded.diagnostics,
             })
+        }
+        Err(error @ ApplyError::BadTls { .. }) => {
+            let report = loaded.explain(&[reload::not_applied(&error)]);
+            ReloadResult::Invalid { text: report.text, diagnostics: report.diagnostics }
         }
         Err(error) => ReloadResult::HeldConflict(error.to_string()),
     }

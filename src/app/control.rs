@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::context::context;
-use super::gauges::{Rollbacks, gauges};
+use super::gauges::{Rollbacks, gauges, tell_expiring};
 use super::start::{World, events_format, world};
 use super::{Addresses, Options, StartError};
 use crate::admin;
@@ -24,6 +24,7 @@ use crate::proxy::DataPlane;
 use crate::reload::{self, ReloadHandle};
 use crate::state::Store;
 use crate::telemetry::{Flusher, events};
+use crate::tls::ExpiryWatch;
 
 /// How often counts become metrics and leaving endpoints are looked after.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -180,7 +181,7 @@ async fn flush(mut flusher: Flusher, store: Arc<Store>, reloads: ReloadHandle, l
     let mut seconds = tokio::time::interval(FLUSH);
     seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut events = store.subscribe();
-    let mut rollbacks = Rollbacks::default();
+    let (mut rollbacks, mut expiry) = (Rollbacks::default(), ExpiryWatch::default());
     let mut registered = store.snapshot().config.clone();
     loop {
         seconds.tick().await;
@@ -198,6 +199,7 @@ async fn flush(mut flusher: Flusher, store: Arc<Store>, reloads: ReloadHandle, l
         }
         let now = gauges(&snapshot, &reloads.status().borrow(), &rollbacks, lines_dropped());
         flusher.flush(&now, Instant::now());
+        tell_expiring(&mut expiry, &snapshot.config);
         for (key, left) in store.registry().tidy(Instant::now()) {
             tracing::warn!(event = "drain-cut", split = %key.split, version = %key.version, endpoint = %key.address,
                 requests = left.requests, "the drain's time was over: what was left is cut");
@@ -266,7 +268,14 @@ fn addresses(world: &World, begun: Instant) -> Addresses {
     let listening = world.listeners.listening();
     let mut line = format!("weir {}", env!("CARGO_PKG_VERSION").trim_end_matches(".0"));
     for listener in &listening {
-        line += &format!("  {} http://{}", listener.name, listener.address);
+        let secure = world.config.listeners.iter().any(|l| l.name == listener.name && l.tls.is_some());
+        // Of a Unix socket as curl has it: `--unix-socket`, not a URL.
+        let scheme = match listener.address.tcp() {
+            None => "",
+            Some(_) if secure => "https://",
+            Some(_) => "http://",
+        };
+        line += &format!("  {} {scheme}{}", listener.name, listener.address);
     }
     line += &format!("   dashboard http://{admin}");
     for split in &world.store.snapshot().splits {

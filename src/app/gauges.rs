@@ -1,11 +1,14 @@
 //! What is true right now, for the metrics page: read off the snapshot once a second.
 
 use std::collections::HashMap;
+use std::time::SystemTime;
 
-use crate::model::{Source, SplitName};
+use crate::config::{Certificate, Config};
+use crate::model::{Instant, Source, SplitName, rfc3339_ms};
 use crate::reload::ReloadStatus;
 use crate::state::{Snapshot, SplitState, VersionState};
-use crate::telemetry::{EndpointGauges, Gauges, Reloads, SplitGauges, VersionGauges};
+use crate::telemetry::{CertificateGauge, EndpointGauges, Gauges, Reloads, SplitGauges, VersionGauges};
+use crate::tls::{Expiring, ExpiryWatch};
 
 /// Rollbacks since the start.
 pub(super) type Rollbacks = HashMap<(SplitName, Source), u64>;
@@ -14,6 +17,7 @@ pub(super) type Rollbacks = HashMap<(SplitName, Source), u64>;
 pub(super) fn gauges(snapshot: &Snapshot, reloads: &ReloadStatus, rollbacks: &Rollbacks, dropped: u64) -> Gauges {
     Gauges {
         splits: snapshot.splits.iter().map(|s| split(s, rollbacks)).collect(),
+        certificates: snapshot.config.certificates().into_iter().map(|c| certificate(c)).collect(),
         persisted: snapshot.persisted,
         access_lines_dropped: dropped,
         reloads: Reloads {
@@ -22,6 +26,26 @@ pub(super) fn gauges(snapshot: &Snapshot, reloads: &ReloadStatus, rollbacks: &Ro
             last_successful: !reloads.is_stale(),
             last_success: reloads.last_success_at,
         },
+    }
+}
+
+fn certificate(certificate: &Certificate) -> CertificateGauge {
+    CertificateGauge { name: certificate.path.clone(), not_after: certificate.not_after }
+}
+
+/// Tells of certificates that end soon, each once a day.
+pub(super) fn tell_expiring(watch: &mut ExpiryWatch, config: &Config) {
+    let certificates = config.certificates().into_iter().map(AsRef::as_ref);
+    for Expiring { path, not_after, days_left } in watch.due(certificates, Instant::now(), SystemTime::now()) {
+        let not_after = rfc3339_ms(not_after);
+        tracing::warn!(
+            event = "certificate-expiring",
+            name = path,
+            not_after,
+            days_left,
+            "renew it; weir takes a new \
+            file by itself"
+        );
     }
 }
 

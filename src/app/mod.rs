@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::cli::{CheckFormat, CheckOptions, Exit};
 use crate::config;
+use crate::config::Bind;
 use crate::demo;
 use crate::model::ListenerName;
 
@@ -43,7 +44,7 @@ pub struct Options {
 /// Where a running weir listens.
 #[derive(Clone, Debug)]
 pub struct Addresses {
-    pub listeners: Vec<(ListenerName, SocketAddr)>,
+    pub listeners: Vec<(ListenerName, Bind)>,
     pub admin: SocketAddr,
     /// `weir 0.1  web http://...  ready in 12 ms`.
     pub ready_line: String,

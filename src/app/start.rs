@@ -12,7 +12,7 @@ use crate::cli::Exit;
 use crate::config::{self, Config};
 use crate::lifecycle::{Blocker, Readiness};
 use crate::model::Instant;
-use crate::net::listen::{Listeners, bind};
+use crate::net::listen::{Listeners, bind_one};
 use crate::pool::Registry;
 use crate::proxy::{DataPlane, Parts};
 use crate::reload::{self, LoadedConfig, Loader, Problem, ReloadHandle, Reloader, last_good_path};
@@ -55,7 +55,10 @@ pub(super) fn world(options: &Options) -> Result<World, StartError> {
     flusher.register(&config);
     let access = AccessWriter::start(io::stdout()).map_err(internal)?;
     let logs = access_logs(&access, &config);
-    let plane = Arc::new(DataPlane::start(Parts { snapshot: store.shared(), cells, access: logs }).map_err(internal)?);
+    let plane = Arc::new(
+        DataPlane::start(Parts { snapshot: store.shared(), swapped: store.swapped(), cells, access: logs })
+            .map_err(internal)?,
+    );
     let listeners = listeners(&plane, &config, &loaded)?;
     let load = loader(options.config.clone());
     let effective: reload::Effective = Arc::new(config::effective);
@@ -113,6 +116,9 @@ fn open_store(config: &Arc<Config>, options: &Options) -> Result<Arc<Store>, Sta
         Err(error @ OpenError::HeldConflict(_)) => {
             Err(StartError::new(Exit::ConfigInvalid, format!("error[held-conflict]: {error}")))
         }
+        Err(error @ OpenError::BadTls(_)) => {
+            Err(StartError::new(Exit::ConfigInvalid, format!("error[bad-certificate]: {error}")))
+        }
         Err(error @ OpenError::Locked { .. }) => {
             Err(StartError::new(Exit::Failed, format!("error[state-locked]: {error}")))
         }
@@ -121,13 +127,12 @@ fn open_store(config: &Arc<Config>, options: &Options) -> Result<Arc<Store>, Sta
 
 fn control_listener(loaded: &LoadedConfig, key: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
     // The same exclusive bind as for the data plane, with one socket.
-    let bound = bind(address, 1).map_err(|error| {
+    let socket = bind_one(address).map_err(|error| {
         let message = format!("`{key}`: {error}");
         let problem =
             Problem { code: "address-in-use", is_warning: false, key: key.to_owned(), message, help: error.remedy() };
         StartError::new(Exit::Address, loaded.explain(&[problem]).text)
     })?;
-    let socket = bound.handles().map_err(internal)?.pop().ok_or_else(|| internal("no socket"))?;
     TcpListener::from_std(socket).map_err(internal)
 }
 

@@ -88,6 +88,14 @@ impl Walk<'_> {
             "bind" => "add for example bind = \"127.0.0.1:8080\"".into(),
             "versions" => "add for example versions.v1 = { weight = 100, endpoints = [\"127.0.0.1:9001\"] }".into(),
             "address" => "add for example address = \"127.0.0.1:9001\"".into(),
+            "certificates" => "add for example certificates = [{ cert = \"shop.pem\", key = \"shop.key\" }]".into(),
+            "cert" => "add the PEM file of the certificate chain: cert = \"shop.pem\"".into(),
+            "key" => "add the PEM file of the private key: key = \"shop.key\"".into(),
+            "to" => "add for example to = \"https://shop.example.com{path}\"".into(),
+            "code" => "add for example code = 200".into(),
+            "per" => "add per = \"client_ip\", \"route\" or \"header:NAME\"".into(),
+            "requests" => "add for example requests = 100".into(),
+            "every" => "add for example every = \"1s\"".into(),
             _ => format!("add `{key}`"),
         });
     }

@@ -55,7 +55,7 @@ impl Split {
             retries: Retries::default(),
             rules: Vec::new(),
             timeouts: UpstreamTimeouts::default(),
-            drain: Drain { timeout: Duration::from_secs(30) },
+            drain: Drain::default(),
             pool: PoolLimits { idle_per_endpoint: 64, max_in_flight: 1024 },
             versions,
         }
@@ -84,6 +84,18 @@ impl Default for ClientTimeouts {
 impl Default for UpstreamTimeouts {
     fn default() -> Self {
         Self { connect: secs(1), first_byte: secs(30), total: None, stall: None, idle: secs(60) }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(30), upgraded_timeout: Duration::from_secs(3600) }
+    }
+}
+
+impl Default for Hold {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(5), requests: 100 }
     }
 }
 

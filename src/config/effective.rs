@@ -1,12 +1,20 @@
 //! The configuration in force, written as a file: every default filled in, every variable replaced.
 //!
-//! Invariant: loading the text gives the same `Config` again.
+//! Invariant: loading the text gives the same `Config` again, from whatever folder: files are written with their full
+//! path (so that is what names a certificate then). No certificate or key is in it.
 
+mod routes;
+mod splits;
+
+use std::path::Path;
 use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::{Config, HostMatch, Level, Listener, LogFormat, Match, PathMatch, Route, Split, Version, durations, sizes};
+use super::{
+    Bind, Config, Level, Listener, ListenerTls, LogFormat, OnUnavailable, Split, TlsVersion, Trusted, UpstreamTls,
+    Version, durations, sizes,
+};
 
 /// TOML text for `GET /config`.
 pub fn effective(config: &Config) -> String {
@@ -18,7 +26,7 @@ pub fn effective(config: &Config) -> String {
         table([("delay", time(config.shutdown.delay)), ("timeout", time(config.shutdown.timeout))]),
     );
     root.insert("listeners".into(), named(&config.listeners, |l| (l.name.as_str(), listener(l))));
-    root.insert("routes".into(), Value::Array(config.routes.iter().map(route).collect()));
+    root.insert("routes".into(), Value::Array(config.routes.iter().map(routes::route).collect()));
     root.insert("splits".into(), named(&config.splits, |s| (s.name.as_str(), split(s))));
     root.insert("admin".into(), admin(config));
     root.insert("telemetry".into(), telemetry(config));
@@ -55,69 +63,99 @@ fn limit(duration: Option<Duration>) -> Value {
     time(duration.unwrap_or_default())
 }
 
-fn listener(l: &Listener) -> Value {
-    let limits = [
-        ("connections", integer(l.limits.connections)),
-        ("header_bytes", Value::String(sizes::format(l.limits.header_bytes as u64))),
-    ];
-    let timeouts = [("header", limit(l.timeouts.header)), ("idle", limit(l.timeouts.idle))];
-    table([("bind", texts(&l.bind)), ("limits", table(limits)), ("timeouts", table(timeouts))])
+/// A file that is found from any folder.
+fn file(path: &Path) -> Value {
+    let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    text(&full.to_string_lossy())
 }
 
-fn route(r: &Route) -> Value {
-    let mut entries = vec![("name", text(r.name.as_str()))];
-    if !r.listeners.is_empty() {
-        entries.push(("listeners", texts(&r.listeners)));
-    }
-    if !r.matches.is_empty() {
-        entries.push(("match", Value::Array(r.matches.iter().map(one_match).collect())));
-    }
-    entries.push(("split", text(r.split().map_or("", |s| s.as_str()))));
+fn listener(l: &Listener) -> Value {
+    let mut limits = vec![
+        ("connections", integer(l.limits.connections)),
+        ("header_bytes", Value::String(sizes::format(l.limits.header_bytes as u64))),
+        ("streams", Value::Integer(l.limits.streams.into())),
+    ];
+    limits.extend(l.limits.body_bytes.map(|n| ("body_bytes", Value::String(sizes::format(n)))));
+    let t = &l.timeouts;
+    let timeouts = [("header", limit(t.header)), ("body", limit(t.body)), ("idle", limit(t.idle))];
+    let mut entries = vec![
+        ("bind", texts(&l.bind)),
+        ("trusted_proxies", trusted(&l.trusted_proxies)),
+        ("proxy_protocol", l.proxy_protocol.into()),
+        ("limits", table(limits)),
+        ("timeouts", table(timeouts)),
+    ];
+    let mode = l.bind.iter().find_map(|b| if let Bind::Unix(unix) = b { Some(unix.mode) } else { None });
+    entries.extend(mode.map(|mode| ("socket_mode", Value::String(format!("{mode:04o}")))));
+    entries.extend(l.redirect_https.map(|port| ("redirect_https", Value::Integer(port.into()))));
+    entries.extend(l.tls.as_ref().map(|tls| ("tls", listener_tls(tls))));
     table(entries)
 }
 
-fn one_match(m: &Match) -> Value {
-    let mut entries = Vec::new();
-    match &m.host {
-        Some(HostMatch::Exact(name)) => entries.push(("host", text(name))),
-        Some(HostMatch::Suffix(suffix)) => entries.push(("host", text(&format!("*{suffix}")))),
-        None => {}
-    }
-    match &m.path {
-        Some(PathMatch::Exact(path)) => entries.push(("path", text(path))),
-        Some(PathMatch::Prefix(path)) => entries.push(("path_prefix", text(if path.is_empty() { "/" } else { path }))),
-        Some(PathMatch::Regex(pattern)) => entries.push(("path_regex", text(pattern))),
-        None => {}
-    }
-    if !m.methods.is_empty() {
-        entries.push(("method", texts(&m.methods)));
-    }
+fn trusted(t: &Trusted) -> Value {
+    let unix = t.unix.then(|| "unix".to_owned());
+    texts(&t.networks.iter().map(ToString::to_string).chain(unix).collect::<Vec<_>>())
+}
+
+fn listener_tls(tls: &ListenerTls) -> Value {
+    let pairs = tls.certificates.iter().map(|c| table([("cert", file(&c.file)), ("key", file(&c.key_file))]));
+    let min_version = match tls.min_version {
+        TlsVersion::V12 => "1.2",
+        TlsVersion::V13 => "1.3",
+    };
+    let mut entries = vec![
+        ("certificates", Value::Array(pairs.collect())),
+        ("min_version", text(min_version)),
+        ("strict_sni", tls.strict_sni.into()),
+    ];
+    entries.extend(tls.client_ca.as_ref().map(|ca| ("client_ca", file(&ca.file))));
     table(entries)
 }
 
 fn split(s: &Split) -> Value {
-    let timeouts = [
-        ("connect", limit(s.timeouts.connect)),
-        ("first_byte", limit(s.timeouts.first_byte)),
-        ("total", limit(s.timeouts.total)),
-        ("idle", limit(s.timeouts.idle)),
-    ];
     let pool = [
         ("idle_per_endpoint", integer(s.pool.idle_per_endpoint)),
         ("max_in_flight", Value::Integer(s.pool.max_in_flight.into())),
     ];
-    table([
+    let drain = [("timeout", time(s.drain.timeout)), ("upgraded_timeout", time(s.drain.upgraded_timeout))];
+    let mut entries = vec![
         ("stable", text(s.stable.as_str())),
         ("expose_version", s.expose_version.into()),
-        ("timeouts", table(timeouts)),
-        ("drain", table([("timeout", time(s.drain.timeout))])),
+        ("on_unavailable", text(splits::unavailable(&s.on_unavailable))),
+        ("timeouts", splits::timeouts(&s.timeouts)),
+        ("retries", splits::retries(&s.retries)),
+        ("drain", table(drain)),
         ("pool", table(pool)),
-        ("versions", named(&s.versions, |v| (v.name.as_str(), version(v)))),
-    ])
+    ];
+    entries.extend(s.sticky.as_ref().map(|sticky| ("sticky", splits::sticky(sticky))));
+    if let OnUnavailable::Hold(hold) = &s.on_unavailable {
+        entries.push(("hold", splits::hold(hold)));
+    }
+    entries.push(("versions", named(&s.versions, |v| (v.name.as_str(), version(v)))));
+    if !s.rules.is_empty() {
+        entries.push(("rules", Value::Array(s.rules.iter().map(|r| splits::rule(r, s)).collect())));
+    }
+    table(entries)
 }
 
 fn version(v: &Version) -> Value {
-    table([("weight", Value::Integer(v.weight.value().into())), ("endpoints", texts(&v.endpoints))])
+    let scheme = if v.tls.is_some() { "https://" } else { "" };
+    let endpoints = v.endpoints.iter().map(|at| format!("{scheme}{at}")).collect::<Vec<_>>();
+    let mut entries = vec![("weight", Value::Integer(v.weight.value().into())), ("endpoints", texts(&endpoints))];
+    entries.push(("protocol", text(splits::protocol(v.protocol))));
+    entries.push(("host", text(splits::host(v.host))));
+    entries.extend(v.tls.as_ref().map(|tls| ("tls", upstream_tls(tls))));
+    table(entries)
+}
+
+fn upstream_tls(tls: &UpstreamTls) -> Value {
+    let mut entries = Vec::new();
+    entries.extend(tls.ca.as_ref().map(|ca| ("ca", file(&ca.file))));
+    entries.extend(tls.server_name.as_ref().map(|name| ("server_name", text(&name.to_str()))));
+    if let Some(client) = &tls.client {
+        entries.extend([("cert", file(&client.file)), ("key", file(&client.key_file))]);
+    }
+    table(entries)
 }
 
 fn admin(config: &Config) -> Value {

@@ -78,6 +78,7 @@ codes! {
     NoHealthCheck = "no-health-check", Warning;
     RestartNeeded = "restart-needed", Warning;
     DeprecatedKey = "deprecated-key", Warning;
+    CertificateExpiring = "certificate-expiring", Warning;
 }
 
 impl fmt::Display for Code {

@@ -3,10 +3,12 @@
 //! Invariant: opening never blocks and never reads without bound, whatever stands at a path (a FIFO, a directory, a
 //! device, a file of a gigabyte); nothing is read twice; the digest covers every byte that a load would see.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
@@ -14,12 +16,13 @@ use sha2::{Digest, Sha256};
 /// Larger files are refused before they are parsed.
 const MAX_BYTES: u64 = 8 << 20;
 
-/// Collects which files were read, and the digest of what was in them.
-#[derive(Debug, Default)]
+/// Collects which files were read, and the digest of what was in them. No `Debug`: it holds private keys.
+#[derive(Default)]
 pub struct Reading {
     /// Every file, and the folder of every pattern.
     pub paths: Vec<PathBuf>,
     hash: Sha256,
+    shared: HashMap<PathBuf, Result<Arc<[u8]>, Arc<io::Error>>>,
 }
 
 impl Reading {
@@ -27,6 +30,16 @@ impl Reading {
     pub fn file(&mut self, path: &Path) -> io::Result<Vec<u8>> {
         let bytes = read_file(path);
         self.note(path, bytes.as_deref().ok());
+        bytes
+    }
+
+    /// The bytes of a file that several keys may name; the same ones for each of them.
+    pub fn shared(&mut self, path: &Path) -> Result<Arc<[u8]>, Arc<io::Error>> {
+        if let Some(known) = self.shared.get(path) {
+            return known.clone();
+        }
+        let bytes = self.file(path).map(Arc::from).map_err(Arc::new);
+        self.shared.insert(path.to_owned(), bytes.clone());
         bytes
     }
 

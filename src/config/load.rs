@@ -22,7 +22,7 @@ pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// What came of loading.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// There is one exactly if the report has no error.
+    /// There is one exactly if the report has no error; but see `check_text`.
     pub config: Option<Config>,
     pub report: Report,
     /// Every file that was read or should have been, and the folder of every include pattern: what to watch.
@@ -40,10 +40,12 @@ pub fn load(path: &Path, env: Env<'_>) -> Loaded {
 
 /// Checks a text that is not (yet) a file; `name` is what reports call it, and relative paths are relative to it.
 ///
-/// Includes are refused: whoever may send a text must not read the machine's files through the diagnostics.
+/// Includes are refused: whoever may send a text must not read the machine's files through the diagnostics. For the same
+/// reason certificates that it names are not looked at, and then there is no `Config` although nothing may be wrong.
 pub fn check_text(name: &str, text: &str, env: Env<'_>) -> Loaded {
     let mut loader = Loader::new(Path::new(name), env);
     loader.reading.text(text);
+    loader.may_read = false;
     let tree = loader.parse(name.to_owned(), text.to_owned());
     if let Some(tree) = &tree {
         loader.refuse_include(tree, "check the file itself with `weir check`, or paste the included texts in");
@@ -51,15 +53,17 @@ pub fn check_text(name: &str, text: &str, env: Env<'_>) -> Loaded {
     loader.finish(tree, Path::new(name))
 }
 
-/// Digest of the file and its includes as they are now, for a watcher.
+/// Digest of the file and everything it names as they are now, for a watcher.
 ///
 /// # Errors
 /// When the file itself cannot be read; a missing include is part of the digest.
 pub fn read_digest(path: &Path) -> io::Result<[u8; 32]> {
     let env = |name: &str| std::env::var(name).ok();
     let mut loader = Loader::new(path, &env);
-    loader.root(path);
-    loader.root_error.map_or(Ok(loader.reading.digest()), Err)
+    let tree = loader.root(path);
+    let error = loader.root_error.take();
+    let digest = loader.finish(tree, path).digest;
+    error.map_or(Ok(digest), Err)
 }
 
 /// The `state_dir` that a file asks for, also of one that is otherwise broken: for `--last-good`.
@@ -88,13 +92,15 @@ struct Loader<'a> {
     env: Env<'a>,
     report: Report,
     reading: Reading,
+    /// Files that keys name may be opened.
+    may_read: bool,
     root_error: Option<io::Error>,
 }
 
 impl<'a> Loader<'a> {
     fn new(path: &Path, env: Env<'a>) -> Self {
         let report = Report::about(path.display().to_string());
-        Self { env, report, reading: Reading::default(), root_error: None }
+        Self { env, report, reading: Reading::default(), may_read: true, root_error: None }
     }
 
     fn root(&mut self, path: &Path) -> Option<Node> {
@@ -218,7 +224,8 @@ impl<'a> Loader<'a> {
             self.report.diagnostics.extend(emptiness(&tree));
             check::check(&mut tree, &mut self.report);
             let folder = path.parent().unwrap_or(Path::new(""));
-            config = resolve::resolve(&tree, folder, self.env, &mut self.report);
+            let files = self.may_read.then_some(&mut self.reading);
+            config = resolve::resolve(&tree, folder, self.env, files, &mut self.report);
             self.report.tree = Some(Arc::new(tree));
         }
         self.report.finish();
@@ -269,7 +276,8 @@ fn emptiness(root: &Node) -> Option<Diagnostic> {
         Some(Kind::Array(items)) => items.is_empty(),
         Some(_) => false,
     };
-    let missing: Vec<&str> = ["listeners", "routes", "splits"].into_iter().filter(is_empty).collect();
+    let needed = |name: &&str| *name != "splits" || needs_splits(entries);
+    let missing: Vec<&str> = ["listeners", "routes", "splits"].into_iter().filter(needed).filter(is_empty).collect();
     let message = match missing.as_slice() {
         [] => return None,
         _ if entries.is_empty() => "the configuration is empty".to_owned(),
@@ -278,4 +286,16 @@ fn emptiness(root: &Node) -> Option<Diagnostic> {
     let help =
         "it needs a [listeners.NAME], a [[routes]] and a [splits.NAME.versions]; `weir init` writes a first file";
     Some(Diagnostic::new(Code::EmptyConfig, message).help(help))
+}
+
+/// Unless every route answers by itself.
+fn needs_splits(entries: &[(String, Node)]) -> bool {
+    let Some(Kind::Array(routes)) = entries.iter().find(|(k, _)| k == "routes").map(|(_, n)| &n.kind) else {
+        return true;
+    };
+    let answers = |route: &Node| match &route.kind {
+        Kind::Table(keys) => keys.iter().any(|(k, _)| k == "redirect" || k == "respond"),
+        _ => false,
+    };
+    routes.is_empty() || !routes.iter().all(answers)
 }

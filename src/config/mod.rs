@@ -15,6 +15,7 @@ mod files;
 mod load;
 mod merge;
 mod path;
+mod pem;
 mod raw;
 mod render;
 mod resolve;
@@ -23,10 +24,17 @@ mod secure;
 pub mod sizes;
 mod suggest;
 mod tree;
+mod trust;
 mod types;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_routes;
+#[cfg(test)]
+mod tests_secure;
+#[cfg(test)]
+mod tests_splits;
 
 pub use effective::effective;
 pub use error::{Code, Diagnostic, Place, Position, Report, Severity, Source};

@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn keys_stand_in_the_order_of_the_reference() {
         let version = at(&["splits", "shop", "versions", "v1"]);
-        assert_eq!(version.keys(), ["weight", "endpoints", "dns_refresh", "protocol", "tls", "health"]);
+        assert_eq!(version.keys(), ["weight", "endpoints", "dns_refresh", "protocol", "host", "tls", "health"]);
         assert_eq!(at(&["splits", "shop"]).required(), ["versions"]);
         assert_eq!(at(&["listeners", "web"]).required(), ["bind"]);
     }

@@ -26,7 +26,7 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// In file order; names unique; at least one.
     pub routes: Vec<Route>,
-    /// In file order; names unique; at least one.
+    /// In file order; names unique; at least one, unless every route answers by itself.
     pub splits: Vec<Split>,
     pub admin: Admin,
     pub telemetry: Telemetry,
@@ -152,7 +152,7 @@ impl Route {
 pub enum Action {
     Split {
         split: SplitName,
-        /// The matched prefix is cut off the path that goes on.
+        /// The matched prefix is cut off the path that goes on; every match of the route has a prefix.
         strip_prefix: bool,
     },
     Redirect(Redirect),
@@ -162,7 +162,7 @@ pub enum Action {
 /// An answer that names another address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirect {
-    /// `{path}` stands for the normal form of the path; the query goes with it.
+    /// `http://` or `https://` with a host, or a path of the same host; visible ASCII only. `{path}` stands for the normal form of the path; the query goes with it.
     pub to: String,
     /// 301, 302, 303, 307 or 308.
     pub code: u16,
@@ -179,7 +179,7 @@ pub struct Respond {
 /// Changes to header fields; removed first, then set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderEdits {
-    /// Never hop-by-hop fields, `host` (but on requests) or framing.
+    /// Names unique. Never hop-by-hop fields, `host` (but on requests) or framing; on answers nothing of weir's own.
     pub set: Vec<(HeaderName, HeaderValue)>,
     pub remove: Vec<HeaderName>,
 }
@@ -192,7 +192,7 @@ pub struct RateLimit {
     pub requests: u32,
     /// Above zero.
     pub every: Duration,
-    /// At least `requests`' share of one; default `requests`.
+    /// At least 1; default `requests`.
     pub burst: u32,
 }
 
@@ -201,6 +201,7 @@ pub struct RateLimit {
 pub enum RateKey {
     Route,
     ClientIp,
+    /// By its value; requests without the field share one bucket, so that leaving it out is no way around.
     Header(HeaderName),
 }
 
@@ -211,19 +212,21 @@ pub struct Match {
     pub path: Option<PathMatch>,
     /// Upper case; empty = any.
     pub methods: Vec<String>,
+    /// In the order of their names, as are cookies and queries, so that equal conditions are equal.
     pub headers: Vec<(HeaderName, ValueMatch)>,
     /// By name, which is case-sensitive.
     pub cookies: Vec<(String, ValueMatch)>,
     /// By name, after percent-decoding.
     pub queries: Vec<(String, ValueMatch)>,
-    /// Any of these; empty = any client.
+    /// Any of these, sorted; IPv4 never as mapped IPv6. Empty = any client.
     pub client_ip: Vec<IpNet>,
 }
 
 /// What a value must be.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ValueMatch {
     Exact(String),
+    /// Searched for anywhere in the value, unless it has anchors; no match in what is not UTF-8.
     Regex(Pattern),
     /// There, whatever it is.
     Present,
@@ -240,6 +243,8 @@ impl PartialEq for Pattern {
     }
 }
 
+impl Eq for Pattern {}
+
 /// Lower case, without port and final dot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostMatch {
@@ -253,8 +258,8 @@ pub enum PathMatch {
     Exact(String),
     /// By whole segments; without the final `/` (`""` is the prefix `/`).
     Prefix(String),
-    /// A pattern that is known to compile with the crate `regex`.
-    Regex(String),
+    /// Searched for anywhere in the path, unless it has anchors.
+    Regex(Pattern),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -302,7 +307,7 @@ pub enum OnUnavailable {
     Hold(Hold),
 }
 
-/// Bounds of waiting requests (`hold`), per split and worker.
+/// Bounds of waiting requests (`hold`), per split.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
     /// A request waits at most this long, then 503.
@@ -375,6 +380,8 @@ pub struct UpstreamTimeouts {
 pub struct Drain {
     /// After this a leaving endpoint's requests are cut.
     pub timeout: Duration,
+    /// The same for WebSocket and CONNECT streams.
+    pub upgraded_timeout: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]

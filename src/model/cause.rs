@@ -64,18 +64,30 @@ pub enum Refusal {
     UriTooLong,
     /// The client took longer than `timeouts.header` for its head.
     ClientTimeout,
+    /// The body is larger than `limits.body_bytes`.
+    BodyTooLarge,
+    /// More than the route's `rate_limit`.
+    RateLimited,
+    /// A trusted peer that had to send a PROXY header sent none in time, or a bad one.
+    ProxyHeader,
+    /// A peer that may not connect here at all.
+    Untrusted,
     /// An HTTP/2 connection that was ended because its control frames cost more than its requests.
     Http2Abuse,
 }
 
 impl Refusal {
     /// All refusals, in the order of their index.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::BadRequest,
         Self::NoRoute,
         Self::HeaderTooLarge,
         Self::UriTooLong,
         Self::ClientTimeout,
+        Self::BodyTooLarge,
+        Self::RateLimited,
+        Self::ProxyHeader,
+        Self::Untrusted,
         Self::Http2Abuse,
     ];
 
@@ -87,6 +99,10 @@ impl Refusal {
             Self::HeaderTooLarge => "header-too-large",
             Self::UriTooLong => "uri-too-long",
             Self::ClientTimeout => "client-timeout",
+            Self::BodyTooLarge => "body-too-large",
+            Self::RateLimited => "rate-limited",
+            Self::ProxyHeader => "proxy-header",
+            Self::Untrusted => "untrusted",
             Self::Http2Abuse => "http2-abuse",
         }
     }

@@ -6,5 +6,6 @@
 pub mod body;
 pub mod duplex;
 pub mod listen;
+pub mod proxy_protocol;
 pub mod socket;
 pub mod upstream;

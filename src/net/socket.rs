@@ -4,7 +4,7 @@
 //! not done twice. Invariant: bytes read ahead and not consumed are the first that a later read gives.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -18,6 +18,16 @@ pub enum Peer {
     Ip(SocketAddr),
     /// Over a Unix socket, where clients have no address.
     Unix,
+}
+
+impl Peer {
+    /// Its IP address, one of IPv4 inside IPv6 as plain IPv4; `None` over a Unix socket.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(address) => Some(address.ip().to_canonical()),
+            Self::Unix => None,
+        }
+    }
 }
 
 /// See the file's head.

@@ -1,18 +1,24 @@
 //! Endpoints and the counts that decide whether they may take one more request.
 //!
-//! Owns: which endpoints exist (`Registry`), what each has in flight, whether it drains. Refuses: sockets; the
-//! connections to an endpoint belong to the worker that opened them.
+//! Owns: which endpoints exist (`Registry`), what each has in flight, whether it drains; how many retries and waiting
+//! requests a split may have (`RetryBudget`, `Waiting`). Refuses: sockets; the connections to an endpoint belong to the
+//! worker that opened them.
 //! Invariants: an endpoint outlives every snapshot that names it; a claim is counted before the choice is final and
 //! ends exactly once, when its guard is dropped; once an endpoint drains no claim succeeds.
 
+mod bounded;
+mod budget;
 mod drain;
 mod endpoint;
+mod hold;
 mod in_flight;
 mod registry;
 mod version;
 
+pub use budget::{RetryBudget, RetryPermit};
 pub use drain::{Drained, wait_drained};
 pub use endpoint::{Claim, Endpoint};
+pub use hold::{Waiting, WaitingGuard};
 pub use in_flight::{Counts, Refused};
 pub use registry::{EndpointKey, Registry};
 pub use version::{Pool, Unavailable};

@@ -1,12 +1,10 @@
-//! Both bodies of an exchange, wrapped so that their end is seen.
+//! An answer's body on its way to the client, wrapped so that its end is seen.
 //!
 //! Invariants: frames pass through unread and unbuffered, so back-pressure holds; an answer that the endpoint cut is an
 //! error here too, so that hyper cuts it visibly; the in-flight claim and the upstream connection live in the response
 //! body and end with it, whoever ends it.
 
-use std::cell::Cell;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -16,63 +14,12 @@ use tokio::time::Sleep;
 use super::client::Busy;
 use super::error::ProxyError;
 use super::exchange::Exchange;
-use crate::model::Instant;
-use crate::net::body::{ReceiveError, Received};
+use super::grpc;
+use super::stall::Stall;
+use super::tunnel::Agreed;
+use super::upload::RequestBody;
+use crate::net::body::Received;
 use crate::net::upstream::Lease;
-
-/// How far an upload has come.
-#[derive(Debug, Default)]
-pub(super) struct Upload {
-    pub(super) bytes: Cell<u64>,
-    /// When the endpoint had taken the last of it.
-    pub(super) ended: Cell<Option<Instant>>,
-}
-
-/// A client's request body on its way to the endpoint.
-#[derive(Debug)]
-pub(crate) struct RequestBody(Option<(Received, Rc<Upload>)>);
-
-impl RequestBody {
-    /// A body without end yet, or none.
-    pub(super) fn new(incoming: Received) -> Self {
-        let is_empty = incoming.is_end_stream();
-        Self((!is_empty).then(|| (incoming, Rc::default())))
-    }
-
-    /// For a request that is sent again.
-    pub(super) fn none() -> Self {
-        Self(None)
-    }
-
-    pub(super) fn upload(&self) -> Option<&Rc<Upload>> {
-        self.0.as_ref().map(|(_, upload)| upload)
-    }
-}
-
-impl HttpBody for RequestBody {
-    type Data = Bytes;
-    type Error = ReceiveError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReceiveError>>> {
-        let Some((incoming, upload)) = &mut self.0 else { return Poll::Ready(None) };
-        let frame = std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame {
-            upload.bytes.set(upload.bytes.get() + frame.data_ref().map_or(0, |d| d.len() as u64));
-        }
-        if frame.is_none() || incoming.is_end_stream() {
-            upload.ended.set(Some(Instant::now()));
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|(incoming, _)| incoming.is_end_stream())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |(incoming, _)| incoming.size_hint())
-    }
-}
 
 /// An answer's body on its way to the client.
 pub(crate) struct Body {
@@ -85,17 +32,22 @@ enum Kind {
     /// Made by us.
     Full(Option<Bytes>),
     /// Boxed, because hyper moves an answer several times and this is most of it.
-    Upstream(Box<Upstream>),
+    Upstream(Box<AnswerBody>),
+    /// None: the connection leaves HTTP after this answer.
+    Tunnel(Box<Agreed>),
 }
 
-struct Upstream {
-    incoming: Received,
-    exchange: Exchange,
-    lease: Option<Lease<RequestBody>>,
+/// An endpoint's answer on its way to the client.
+pub(super) struct AnswerBody {
+    pub(super) incoming: Received,
+    pub(super) exchange: Exchange,
+    pub(super) lease: Option<Lease<RequestBody>>,
     /// The answer was odd: its connection is not used again.
-    is_odd: bool,
+    pub(super) is_odd: bool,
     /// `timeouts.total`, if there is one.
-    deadline: Option<Pin<Box<Sleep>>>,
+    pub(super) deadline: Option<Pin<Box<Sleep>>>,
+    /// `timeouts.stall`.
+    pub(super) stall: Stall,
 }
 
 /// Why an answer's body ended early; hyper only needs to know that it did.
@@ -108,15 +60,22 @@ impl Body {
         Self { kind: Kind::Full(Some(bytes).filter(|b| !b.is_empty())), _busy: None }
     }
 
-    pub(super) fn upstream(
-        incoming: Received,
-        exchange: Exchange,
-        lease: Lease<RequestBody>,
-        is_odd: bool,
-        deadline: Option<Pin<Box<Sleep>>>,
-    ) -> Self {
-        let upstream = Box::new(Upstream { incoming, exchange, lease: Some(lease), is_odd, deadline });
-        Self { kind: Kind::Upstream(upstream), _busy: None }
+    pub(super) fn upstream(answer: AnswerBody) -> Self {
+        Self { kind: Kind::Upstream(Box::new(answer)), _busy: None }
+    }
+
+    pub(super) fn tunnel(agreed: Agreed) -> Self {
+        Self { kind: Kind::Tunnel(Box::new(agreed)), _busy: None }
+    }
+
+    /// Takes out the tunnel this answer opens, if it opens one; what is left is an empty body.
+    pub(super) fn take_tunnel(&mut self) -> Option<Agreed> {
+        if !matches!(self.kind, Kind::Tunnel(_)) {
+            return None;
+        }
+        let Kind::Tunnel(mut agreed) = std::mem::replace(&mut self.kind, Kind::Full(None)) else { return None };
+        agreed.busy = self._busy.take();
+        Some(*agreed)
     }
 
     /// Keeps the client's connection marked busy for as long as this body lives.
@@ -134,6 +93,7 @@ impl HttpBody for Body {
         match &mut self.kind {
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Kind::Upstream(upstream) => upstream.poll_frame(cx),
+            Kind::Tunnel(_) => Poll::Ready(None),
         }
     }
 
@@ -141,6 +101,7 @@ impl HttpBody for Body {
         match &self.kind {
             Kind::Full(bytes) => bytes.is_none(),
             Kind::Upstream(upstream) => upstream.incoming.is_end_stream(),
+            Kind::Tunnel(_) => true,
         }
     }
 
@@ -148,15 +109,20 @@ impl HttpBody for Body {
         match &self.kind {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Kind::Upstream(upstream) => upstream.incoming.size_hint(),
+            Kind::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }
 
-impl Upstream {
+impl AnswerBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutBody>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
+                self.stall.progress();
                 self.exchange.add_bytes_out(frame.data_ref().map_or(0, |d| d.len() as u64));
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.exchange.note_grpc_status(grpc::status(trailers));
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(_))) => self.cut(ProxyError::Reset),
@@ -165,8 +131,13 @@ impl Upstream {
                 Poll::Ready(None)
             }
             Poll::Pending => {
-                let over = self.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
-                if over { self.cut(ProxyError::Timeout("total")) } else { Poll::Pending }
+                if self.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
+                    return self.cut(ProxyError::Timeout("total"));
+                }
+                if self.stall.poll_over(cx).is_ready() {
+                    return self.cut(ProxyError::Timeout("stall"));
+                }
+                Poll::Pending
             }
         }
     }
@@ -186,7 +157,7 @@ impl Upstream {
     }
 }
 
-impl Drop for Upstream {
+impl Drop for AnswerBody {
     fn drop(&mut self) {
         // hyper does not poll a body again whose announced length it has had.
         if self.lease.is_some() && self.incoming.is_end_stream() {

@@ -4,14 +4,17 @@
 //! orders, the connection's task carries them out. Used by one thread only, hence cells.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use http::HeaderValue;
+
 use super::clock::Clock;
 use super::worker::Worker;
+use crate::config::Bind;
 use crate::model::{Instant, ListenerName};
+use crate::net::socket::Peer;
 use crate::telemetry::ListenerCell;
 
 /// What a connection is doing.
@@ -45,12 +48,16 @@ pub(super) enum Protocol {
 /// See the file's head.
 #[derive(Debug)]
 pub(super) struct Client {
-    pub(super) address: SocketAddr,
-    /// The address as a header value, made once.
-    pub(super) address_text: http::HeaderValue,
+    /// Who it is: the other end, or whom a trusted PROXY header has named.
+    pub(super) peer: Peer,
+    /// Its address as a header value, made once; `unknown` (RFC 7239 section 6) over a Unix socket.
+    pub(super) address_text: HeaderValue,
     pub(super) listener: ListenerName,
-    pub(super) local_port: u16,
+    /// Where it was accepted, for as long as that is listened on.
+    pub(super) local: Rc<Bind>,
     pub(super) cell: Arc<ListenerCell>,
+    /// What it says about where its requests come from is believed (`trusted_proxies`).
+    pub(super) is_trusted: bool,
     /// Over TLS.
     pub(super) is_secure: Cell<bool>,
     /// `None` until it is known.
@@ -59,6 +66,10 @@ pub(super) struct Client {
     pub(super) blocked: Cell<Option<Instant>>,
     /// Since when an HTTP/2 header block has waited for its rest. Apart from the phase: other streams go on meanwhile.
     pub(super) block_since: Cell<Option<Instant>>,
+    /// Interim answers that are to go out before the answer.
+    pub(super) interim: RefCell<Vec<u8>>,
+    /// The HTTP library has written all it had.
+    pub(super) is_flushed: Cell<bool>,
     clock: Rc<Clock>,
     phase: Cell<Phase>,
     requests: Cell<u32>,
@@ -173,21 +184,23 @@ pub(super) struct Registered {
 
 impl Registered {
     /// Counts a connection in and makes it known to the worker's tick.
-    pub(super) fn new(
-        worker: &Rc<Worker>,
-        (listener, local_port): (ListenerName, u16),
-        address: SocketAddr,
-    ) -> Option<Self> {
+    pub(super) fn new(worker: &Rc<Worker>, (listener, local): (ListenerName, Rc<Bind>), peer: Peer) -> Option<Self> {
         let cell = worker.cells.listener(worker.index, &listener);
+        let view = worker.view();
+        let trusted = view.listener(&listener).map(|(_, l)| &l.trusted_proxies);
+        let is_trusted = trusted.is_some_and(|t| t.trusts(peer.ip()));
         let client = Rc::new(Client {
-            address,
-            address_text: address.ip().to_canonical().to_string().parse().ok()?,
+            peer,
+            address_text: forwarded_for(peer)?,
             listener,
-            local_port,
+            local,
             cell,
+            is_trusted,
             is_secure: Cell::new(false),
             protocol: Cell::new(None),
             blocked: Cell::new(None),
+            interim: RefCell::default(),
+            is_flushed: Cell::new(true),
             block_since: Cell::new(None),
             clock: worker.clock.clone(),
             phase: Cell::new(Phase::Idle),
@@ -200,6 +213,13 @@ impl Registered {
         client.cell.opened();
         let key = worker.clients.borrow_mut().insert(client.clone());
         Some(Self { worker: worker.clone(), key, client })
+    }
+}
+
+fn forwarded_for(peer: Peer) -> Option<HeaderValue> {
+    match peer.ip() {
+        Some(ip) => ip.to_string().parse().ok(),
+        None => Some(HeaderValue::from_static("unknown")),
     }
 }
 

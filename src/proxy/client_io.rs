@@ -42,6 +42,24 @@ impl ClientIo {
     pub(super) fn new(transport: Transport, client: Rc<Client>) -> Self {
         Self { transport, client, linger: Linger::default() }
     }
+
+    /// The socket alone, for what is no HTTP.
+    pub(super) fn into_transport(self) -> Transport {
+        self.transport
+    }
+
+    /// Interim answers go out between two answers: the HTTP library has nothing half-written when this is called.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut waiting = self.client.interim.borrow_mut();
+        while !waiting.is_empty() {
+            let n = ready!(Pin::new(&mut self.transport).poll_write(cx, &waiting))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            waiting.drain(..n);
+        }
+        Poll::Ready(Ok(()))
+    }
 }
 
 impl AsyncRead for ClientIo {
@@ -64,12 +82,19 @@ impl AsyncRead for ClientIo {
 
 impl AsyncWrite for ClientIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.transport).poll_write(cx, buf);
+        let written = match self.poll_interim(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut self.transport).poll_write(cx, buf),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
         self.note_progress(written.is_pending());
+        self.client.is_flushed.set(false);
         written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_interim(cx))?;
+        self.client.is_flushed.set(true);
         Pin::new(&mut self.transport).poll_flush(cx)
     }
 

@@ -1,22 +1,25 @@
-//! The books of one request: what it was, which version the coin chose, how it ended. Written once, when dropped.
+//! The books of one request: what it was, which version was chosen, how it ended. Written once, when dropped.
 //!
-//! Invariants: every accepted request is recorded exactly once, whatever ends it; it counts for the version the coin
-//! chose with its first attempt's outcome (amendments.md 1.5); a client that goes away counts, but not as bad
-//! (analysis.md section 3).
+//! Invariants: every accepted request is recorded exactly once, whatever ends it; it counts for the version that was
+//! chosen with its first attempt's outcome, whoever answered in the end (amendments.md 1.5); every failed attempt counts
+//! for the version that failed; a client that goes away counts, but not as bad (analysis.md section 3).
 
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
-use super::body::Upload;
-use super::client::Client;
-use super::error::ProxyError;
-use super::headers::Forwarded;
+use super::choose::{Choice, Picked};
+use super::client::{Client, Protocol};
+use super::error::{CLIENT_GONE, ProxyError};
+use super::grpc;
+use super::headers::{self, Forwarded};
 use super::request_id::RequestId;
-use super::view::View;
+use super::upload::Upload;
+use super::view::{VersionView, View};
 use super::worker::Worker;
-use crate::model::Instant;
+use crate::model::{Cause, Instant, Kind};
 use crate::pool::Claim;
 use crate::telemetry::{Finish, Line};
 
@@ -28,14 +31,6 @@ pub(super) struct Head {
     pub(super) uri: http::Uri,
     pub(super) version: http::Version,
     pub(super) traceparent: Option<HeaderValue>,
-}
-
-/// Where the coin sent the request.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Choice {
-    pub(super) route: usize,
-    pub(super) split: usize,
-    pub(super) version: usize,
 }
 
 /// How it ended so far.
@@ -50,26 +45,44 @@ enum End {
     Failed(ProxyError),
 }
 
+/// How one attempt went, for the books of its version.
+#[derive(Clone, Copy, Debug)]
+struct Outcome {
+    code: u16,
+    is_bad: bool,
+    latency: Duration,
+}
+
 /// See the file's head.
 pub(super) struct Exchange {
     worker: Rc<Worker>,
     view: Rc<View>,
     started: Instant,
     client: Rc<Client>,
+    client_ip: Option<IpAddr>,
     pub(super) request_id: RequestId,
     head: Option<Box<Head>>,
     route: Option<usize>,
     choice: Option<Choice>,
+    /// The version of the present attempt; another one than the choice's after a spill or a rescue.
+    at: usize,
+    picked: Picked,
+    /// Such traffic counts in no analysis.
+    is_by_rule: bool,
     claim: Option<Claim>,
     attempts: u32,
+    /// The first attempt's, once another one has followed.
+    first: Option<Outcome>,
     first_byte: Option<Duration>,
     upload: Option<Rc<Upload>>,
+    bytes_in: u64,
     bytes_out: u64,
+    pub(super) is_grpc: bool,
+    grpc_status: Option<u8>,
+    /// Latency is that of the answer's head: gRPC, event streams, tunnels.
+    is_stream: bool,
     end: End,
 }
-
-/// Status for the books of a request whose client went away before its answer ended (as nginx counts it).
-const CLIENT_GONE: u16 = 499;
 
 impl Exchange {
     pub(super) fn new(
@@ -83,16 +96,25 @@ impl Exchange {
             worker,
             view,
             started: Instant::now(),
+            client_ip: client.peer.ip(),
             client,
             request_id,
             head,
             route: None,
             choice: None,
+            at: 0,
+            picked: Picked::Weight,
+            is_by_rule: false,
             claim: None,
             attempts: 0,
+            first: None,
             first_byte: None,
             upload: None,
+            bytes_in: 0,
             bytes_out: 0,
+            is_grpc: false,
+            grpc_status: None,
+            is_stream: false,
             end: End::Open,
         }
     }
@@ -101,9 +123,30 @@ impl Exchange {
         self.started
     }
 
+    pub(super) fn client(&self) -> &Rc<Client> {
+        &self.client
+    }
+
+    /// Takes the client's address from what the trusted proxies before us say.
+    pub(super) fn believe(&mut self, headers: &http::HeaderMap) {
+        let Some((_, listener)) = self.view.listener(&self.client.listener) else { return };
+        self.client_ip = headers::client_ip(headers, self.client_ip, |ip| listener.trusted_proxies.trusts(ip));
+    }
+
+    /// The client's address, for matches and limits.
+    pub(super) fn client_ip(&self) -> Option<IpAddr> {
+        self.client_ip
+    }
+
     /// What the endpoint is told about the client, who asked for `host`.
     pub(super) fn forwarded<'a>(&'a self, host: &'a HeaderValue) -> Forwarded<'a> {
-        Forwarded { client: &self.client.address_text, host, request_id: self.request_id.value() }
+        Forwarded {
+            client: &self.client.address_text,
+            host,
+            request_id: self.request_id.value(),
+            is_secure: self.client.is_secure.get(),
+            is_trusted: self.client.is_trusted,
+        }
     }
 
     /// A route has matched.
@@ -111,64 +154,141 @@ impl Exchange {
         self.route = Some(route);
     }
 
-    /// The coin has chosen. Only the first choice counts.
-    pub(super) fn chosen(&mut self, view: &Rc<View>, choice: Choice) {
+    /// A version has been chosen. Only the first choice counts.
+    pub(super) fn chosen(&mut self, view: &Rc<View>, choice: Choice, picked: Picked) {
         if self.choice.is_none() {
             self.view = view.clone();
             self.choice = Some(choice);
+            self.at = choice.version;
+            self.picked = picked;
+            self.is_by_rule = matches!(picked, Picked::Rule(_));
         }
-    }
-
-    /// What the coin has chosen, and in which view.
-    pub(super) fn choice(&self) -> Option<Choice> {
-        self.choice
-    }
-
-    pub(super) fn view_of_choice(&self) -> Option<Rc<View>> {
-        self.choice.map(|_| self.view.clone())
     }
 
     /// The version's name, if answers are to show it.
     pub(super) fn shown_version(&self) -> Option<&HeaderValue> {
-        self.choice.and_then(|c| self.view.splits[c.split].versions[c.version].shown_as.as_ref())
+        self.version(self.at)?.shown_as.as_ref()
     }
 
-    /// A new attempt at the claimed endpoint begins.
-    pub(super) fn attempt(&mut self, claim: Claim) {
+    fn version(&self, version: usize) -> Option<&VersionView> {
+        self.view.splits[self.choice?.split].versions.get(version)
+    }
+
+    /// A new attempt at the claimed endpoint of a version begins.
+    pub(super) fn attempt(&mut self, claim: Claim, version: usize) {
         self.claim = Some(claim);
+        self.at = version;
         self.attempts += 1;
-        if let (Some(choice), true) = (self.choice, self.attempts > 1) {
-            self.view.splits[choice.split].versions[choice.version].cell.retry();
+        if let (Some(version), true) = (self.version(version), self.attempts > 1) {
+            version.cell.retry();
         }
+    }
+
+    /// The chosen version could not be used: its request goes to others.
+    pub(super) fn spills(&mut self) {
+        if self.picked != Picked::Spill
+            && let Some(version) = self.choice.and_then(|c| self.version(c.version))
+        {
+            version.cell.spill();
+        }
+        self.picked = Picked::Spill;
+    }
+
+    /// Nobody could be asked: what follows is a first attempt still.
+    pub(super) fn waits(&mut self) {
+        self.attempts = 0;
+    }
+
+    /// The chosen version has failed: stable gets its chance.
+    pub(super) fn goes_to_stable(&mut self) {
+        self.picked = Picked::Rescue;
     }
 
     pub(super) fn uploads(&mut self, upload: Option<&Rc<Upload>>) {
         self.upload = upload.cloned();
     }
 
-    pub(super) fn upload(&self) -> Option<Rc<Upload>> {
-        self.upload.clone()
+    pub(super) fn upload(&self) -> Option<&Rc<Upload>> {
+        self.upload.as_ref()
     }
 
     fn bytes_in(&self) -> u64 {
-        self.upload.as_ref().map_or(0, |u| u.bytes.get())
+        self.bytes_in + self.upload.as_ref().map_or(0, |u| u.bytes.get())
     }
 
-    /// An attempt failed: it is on the version's books even if another one succeeds.
-    pub(super) fn attempt_failed(&self, why: ProxyError) {
-        if let (Some(choice), Some(cause)) = (self.choice, why.cause()) {
-            self.view.splits[choice.split].versions[choice.version].cell.error(cause);
+    /// An attempt failed: it is on its version's books even if another one succeeds.
+    pub(super) fn attempt_failed(&mut self, why: ProxyError) {
+        if let Some(cause) = why.cause() {
+            self.count_error(cause);
+        }
+        self.note_first(why.status(), why.status().is_server_error());
+    }
+
+    /// An answer is thrown away for another attempt.
+    pub(super) fn answer_dropped(&mut self, status: StatusCode) {
+        self.count_error(Cause::Status);
+        self.note_first(status, true);
+    }
+
+    fn count_error(&self, cause: Cause) {
+        if let Some(version) = self.version(self.at) {
+            version.cell.error(cause);
         }
     }
 
-    /// The answer's head is here.
-    pub(super) fn answered(&mut self, status: StatusCode) {
+    fn note_first(&mut self, status: StatusCode, is_bad: bool) {
+        let outcome = Outcome { code: status.as_u16(), is_bad, latency: self.started.elapsed() };
+        self.first.get_or_insert(outcome);
+    }
+
+    /// The answer's head is here. `is_stream`: it goes on for as long as both sides like.
+    pub(super) fn answered(&mut self, status: StatusCode, is_stream: bool) {
         self.first_byte = Some(self.started.elapsed());
         self.end = End::Streaming(status);
+        if is_stream {
+            self.is_stream = true;
+            self.convert(Kind::Stream);
+        }
+        if self.picked == Picked::Rescue
+            && !status.is_server_error()
+            && let Some(version) = self.choice.and_then(|c| self.version(c.version))
+        {
+            version.cell.rescue();
+        }
+    }
+
+    /// It has become a tunnel.
+    pub(super) fn upgraded(&mut self) {
+        self.is_stream = true;
+        self.convert(Kind::Upgrade);
+    }
+
+    fn convert(&mut self, kind: Kind) {
+        if let Some(claim) = &mut self.claim {
+            claim.convert(kind);
+        }
+    }
+
+    /// We have answered by ourselves, and that is no failure.
+    pub(super) fn answered_here(&mut self, status: StatusCode) {
+        self.end = End::Complete(status);
+    }
+
+    pub(super) fn note_grpc_status(&mut self, status: Option<u8>) {
+        self.grpc_status = status.or(self.grpc_status);
+    }
+
+    pub(super) fn add_bytes_in(&mut self, n: u64) {
+        self.bytes_in += n;
     }
 
     pub(super) fn add_bytes_out(&mut self, n: u64) {
         self.bytes_out += n;
+    }
+
+    /// Where the present attempt goes.
+    pub(super) fn endpoint(&self) -> Option<SocketAddr> {
+        self.claim.as_ref().map(|claim| claim.endpoint().address())
     }
 
     pub(super) fn endpoint_is_cut(&self) -> bool {
@@ -177,42 +297,52 @@ impl Exchange {
 
     /// The answer's body has ended as it should.
     pub(super) fn complete(&mut self) {
-        if let End::Streaming(status) = self.end {
-            self.end = End::Complete(status);
+        let End::Streaming(status) = self.end else { return };
+        self.end = End::Complete(status);
+        if status.is_server_error() {
+            self.count_error(Cause::Status);
+        } else if self.has_bad_grpc_status() {
+            self.count_error(Cause::Grpc);
         }
+    }
+
+    fn has_bad_grpc_status(&self) -> bool {
+        // A gRPC answer without a status was cut by somebody who ended it cleanly (status UNKNOWN by the specification).
+        self.is_grpc && self.grpc_status.is_none_or(grpc::is_bad)
     }
 
     /// The request failed for good.
     pub(super) fn failed(&mut self, why: ProxyError) {
-        if let End::Streaming(_) = self.end {
-            self.attempt_failed(why);
+        if let (End::Streaming(_), Some(cause)) = (self.end, why.cause()) {
+            self.count_error(cause);
         }
         self.end = End::Failed(why);
     }
 
-    /// What the client got, what the version's books say, whether that is bad.
-    fn outcome(&self) -> (u16, u16, bool) {
-        match self.end {
-            End::Open | End::Streaming(_) => (CLIENT_GONE, CLIENT_GONE, false),
-            End::Complete(status) => (status.as_u16(), status.as_u16(), status.is_server_error()),
+    /// How the last attempt went.
+    fn outcome(&self, latency: Duration) -> Outcome {
+        let latency = self.first_byte.filter(|_| self.is_stream).unwrap_or(latency);
+        let (code, is_bad) = match self.end {
+            End::Open | End::Streaming(_) => (CLIENT_GONE, false),
+            End::Complete(status) => (status, status.is_server_error() || self.has_bad_grpc_status()),
             // Cut in the middle: the client saw the status of the head, the books say what went wrong.
-            End::Failed(why) => (why.status().as_u16(), why.status().as_u16(), why.status().is_server_error()),
-        }
+            End::Failed(why) => (why.status(), why.status().is_server_error()),
+        };
+        Outcome { code: code.as_u16(), is_bad, latency }
     }
 
     fn write_books(&self, choice: Choice, latency: Duration) {
-        let (client_code, version_code, bad) = self.outcome();
+        let last = self.outcome(latency);
+        let own = self.first.unwrap_or(last);
         let route = &self.view.routes[choice.route];
-        route.requests[choice.version].count(version_code);
-        route.responses.iter().for_each(|r| r.count(client_code));
-        let cell = &self.view.splits[choice.split].versions[choice.version].cell;
-        if bad && matches!(self.end, End::Complete(_)) {
-            cell.error(crate::model::Cause::Status);
-        }
+        route.requests[choice.version].count(own.code);
+        route.responses.iter().for_each(|r| r.count(last.code));
+        let version = &self.view.splits[choice.split].versions[choice.version];
+        let cell = if self.is_by_rule { &version.rule_cell } else { &version.cell };
         cell.finish(&Finish {
-            latency,
+            latency: own.latency,
             first_byte: self.first_byte,
-            bad,
+            bad: own.is_bad,
             bytes_in: self.bytes_in(),
             bytes_out: self.bytes_out,
         });
@@ -222,53 +352,58 @@ impl Exchange {
         let names = self.choice.map(|c| {
             let split = &self.view.splits[c.split];
             let routes = self.view.snapshot.routes.targets();
-            (routes[c.route].name.as_str(), split.state.name.as_str(), split.state.versions[c.version].name.as_str())
+            (routes[c.route].name.as_str(), split.state.name.as_str(), split.state.versions[self.at].name.as_str())
         });
+        let routes = self.view.snapshot.routes.targets();
         let error = if let End::Failed(why) = self.end { Some(why.word()) } else { None };
         self.worker.access.write(&Line {
             ts: self.worker.wall_clock(self.started),
             request_id: self.request_id.as_str(),
             trace_id: head.traceparent.as_ref().and_then(|v| v.to_str().ok()).and_then(|v| v.get(3..35)),
-            client: self.client.address.ip(),
+            client: self.client_ip,
             method: head.method.as_str(),
             host: head.host.to_str().unwrap_or_default(),
             path: head.uri.path(),
-            proto: proto(head.version),
-            status: self.outcome().0,
+            proto: self.proto(head.version),
+            status: self.outcome(latency).code,
             bytes_in: self.bytes_in(),
             bytes_out: self.bytes_out,
             duration: latency,
             upstream: self.first_byte,
             listener: self.client.listener.as_str(),
-            route: names.map(|n| n.0),
+            route: self.route.and_then(|r| routes.get(r)).map(|r| r.name.as_str()),
             split: names.map(|n| n.1),
             version: names.map(|n| n.2),
             endpoint: self.claim.as_ref().map(|c| c.endpoint().address()),
             attempts: self.attempts,
-            picked: names.map(|_| "weight"),
+            picked: self.choice.and_then(|c| self.picked.word(&self.view, c.split)),
             error,
         });
     }
-}
 
-/// What the request came over, in the access log's words.
-fn proto(version: http::Version) -> &'static str {
-    match version {
-        http::Version::HTTP_10 => "http/1.0",
-        http::Version::HTTP_2 => "h2",
-        _ => "http/1.1",
+    fn proto(&self, version: http::Version) -> &'static str {
+        match (self.client.protocol.get(), version) {
+            (Some(Protocol::Http2), _) => "h2",
+            (_, http::Version::HTTP_10) => "http/1.0",
+            _ => "http/1.1",
+        }
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
         let latency = self.started.elapsed();
-        match (self.choice, self.route, self.end) {
-            (Some(choice), ..) => self.write_books(choice, latency),
-            // Every version is drained or closed: no coin was thrown, but the client got an answer.
-            (None, Some(route), _) => self.view.routes[route].responses.iter().for_each(|r| r.count(self.outcome().0)),
-            (None, None, End::Failed(why)) => why.refusal().into_iter().for_each(|r| self.client.cell.refused(r)),
-            (None, None, _) => {}
+        if let End::Failed(why) = self.end {
+            why.refusal().into_iter().for_each(|r| self.client.cell.refused(r));
+        }
+        match (self.choice, self.route) {
+            (Some(choice), _) => self.write_books(choice, latency),
+            // Every version is drained or closed, or the route answers by itself: the client got an answer all the same.
+            (None, Some(route)) => {
+                let code = self.outcome(latency).code;
+                self.view.routes[route].responses.iter().for_each(|r| r.count(code));
+            }
+            (None, None) => {}
         }
         if let Some(head) = self.head.take() {
             self.write_line(&head, latency);

@@ -4,12 +4,19 @@
 //! removed before we say it; the client's `Connection` list can name neither `Host` nor our own fields away, because
 //! its fields are removed first and ours are set afterwards.
 
+use std::net::IpAddr;
+
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::config::HeaderEdits;
 
 const VIA: HeaderValue = HeaderValue::from_static("1.1 weir");
 const VIA_1_0: HeaderValue = HeaderValue::from_static("1.0 weir");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
+const HTTPS: HeaderValue = HeaderValue::from_static("https");
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+const GRPC_TRAILERS: HeaderValue = HeaderValue::from_static("grpc-status, grpc-message");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -21,19 +28,101 @@ pub(super) struct Forwarded<'a> {
     pub(super) client: &'a HeaderValue,
     pub(super) host: &'a HeaderValue,
     pub(super) request_id: HeaderValue,
+    /// The client came over TLS.
+    pub(super) is_secure: bool,
+    /// The peer is a proxy that is believed what it says about its client.
+    pub(super) is_trusted: bool,
 }
 
 /// Makes a client's header fields into those for the endpoint.
 pub(super) fn prepare_request(headers: &mut HeaderMap, received: Version, forwarded: Forwarded<'_>) {
     has_two_framings(headers);
-    remove_connection_fields(headers, is_request_only);
+    let takes_trailers = takes_trailers(headers);
+    if forwarded.is_trusted {
+        remove_connection_fields(headers, is_twin);
+    } else {
+        remove_connection_fields(headers, is_request_only);
+    }
     // The five below, so that the map grows once.
     headers.reserve(5);
-    headers.insert(X_FORWARDED_FOR, forwarded.client.clone());
-    headers.insert(X_FORWARDED_PROTO, HTTP);
-    headers.insert(X_FORWARDED_HOST, forwarded.host.clone());
+    if takes_trailers {
+        headers.insert(header::TE, TRAILERS);
+    }
+    say_who_asks(headers, &forwarded);
     headers.insert(X_REQUEST_ID, forwarded.request_id);
     add_via(headers, received);
+}
+
+fn say_who_asks(headers: &mut HeaderMap, forwarded: &Forwarded<'_>) {
+    let proto = if forwarded.is_secure { HTTPS } else { HTTP };
+    if !forwarded.is_trusted {
+        headers.insert(X_FORWARDED_FOR, forwarded.client.clone());
+        headers.insert(X_FORWARDED_PROTO, proto);
+        headers.insert(X_FORWARDED_HOST, forwarded.host.clone());
+        return;
+    }
+    let chain = chain(headers, forwarded.client);
+    headers.insert(X_FORWARDED_FOR, chain);
+    headers.entry(X_FORWARDED_PROTO).or_insert(proto);
+    headers.entry(X_FORWARDED_HOST).or_insert_with(|| forwarded.host.clone());
+}
+
+/// `X-Forwarded-For` with one more: all fields of that name in one, then the peer.
+fn chain(headers: &HeaderMap, peer: &HeaderValue) -> HeaderValue {
+    let all = headers.get_all(X_FORWARDED_FOR).iter().chain([peer]);
+    let all: Vec<&[u8]> = all.map(HeaderValue::as_bytes).collect();
+    HeaderValue::from_bytes(&all.join(&b", "[..])).unwrap_or_else(|_| peer.clone())
+}
+
+/// The client as the trusted proxies before us say: the last address of `X-Forwarded-For` that is not one of theirs.
+/// Anything that is no address ends the search, since whoever wrote it is not known.
+pub(super) fn client_ip(
+    headers: &HeaderMap,
+    peer: Option<IpAddr>,
+    is_trusted: impl Fn(Option<IpAddr>) -> bool,
+) -> Option<IpAddr> {
+    let mut client = peer;
+    let fields: Vec<&str> = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect();
+    for entry in fields.iter().rev().flat_map(|field| field.rsplit(',')) {
+        if !is_trusted(client) {
+            break;
+        }
+        let Some(before) = address(entry.trim()) else { break };
+        client = Some(before.to_canonical());
+    }
+    client
+}
+
+/// An address as some proxies write it: bare, in brackets, with a port.
+fn address(entry: &str) -> Option<IpAddr> {
+    let bare = entry.strip_prefix('[').and_then(|rest| rest.split(']').next()).unwrap_or(entry);
+    bare.parse().ok().or_else(|| entry.parse::<std::net::SocketAddr>().ok().map(|a| a.ip()))
+}
+
+/// The client waits for `100 Continue` before it sends its body (RFC 9110 section 10.1.1).
+pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(header::EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// `TE: trailers`, the one thing of `TE` that goes on.
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::TE).iter().filter_map(|v| v.to_str().ok());
+    values.flat_map(|v| v.split(',')).any(|v| v.trim().eq_ignore_ascii_case("trailers"))
+}
+
+/// Over HTTP/1.1 only announced trailers are sent (amendments.md 2.7).
+pub(super) fn announce_grpc_trailers(headers: &mut HeaderMap) {
+    headers.entry(header::TRAILER).or_insert(GRPC_TRAILERS);
+}
+
+/// The operator's changes to a head.
+pub(super) fn edit(headers: &mut HeaderMap, edits: &HeaderEdits) {
+    for name in &edits.remove {
+        headers.remove(name);
+    }
+    for (name, value) in &edits.set {
+        headers.insert(name.clone(), value.clone());
+    }
 }
 
 /// Makes an endpoint's header fields into those for the client. An answer without `Date` gets one (RFC 9110 6.6.1).
@@ -63,8 +152,8 @@ fn add_via(headers: &mut HeaderMap, received: Version) {
     }
 }
 
-/// One look over the names; nearly always nothing is found, and then nothing is allocated.
-fn remove_connection_fields(headers: &mut HeaderMap, also: impl Fn(&HeaderName) -> bool) {
+/// Takes off what concerns one connection only, and what `also` says. One look over the names; nearly always nothing is found, and then nothing is allocated.
+pub(super) fn remove_connection_fields(headers: &mut HeaderMap, also: impl Fn(&HeaderName) -> bool) {
     let mut gone: Vec<HeaderName> = Vec::new();
     for name in headers.keys() {
         if name == header::CONNECTION {
@@ -105,13 +194,23 @@ fn is_request_only(name: &HeaderName) -> bool {
     let first = name.as_bytes().first();
     (first == Some(&b'x') && (name.starts_with("x-forwarded-") || name == "x-real-ip"))
         || (first == Some(&b'f') && name == "forwarded")
-        || name.contains('_')
+        || is_twin_name(name)
 }
 
-/// A client's own request id is kept if it is short and plain.
-pub(super) fn kept_request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
+fn is_twin(name: &HeaderName) -> bool {
+    is_twin_name(name.as_str())
+}
+
+/// Some origins read `_` as `-`.
+fn is_twin_name(name: &str) -> bool {
+    name.contains('_')
+}
+
+/// A client's own request id is kept if it is short and plain, a trusted proxy's as it is.
+pub(super) fn kept_request_id(headers: &HeaderMap, is_trusted: bool) -> Option<&HeaderValue> {
     let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    headers.get(X_REQUEST_ID).filter(|id| (1..=64).contains(&id.len()) && id.as_bytes().iter().all(plain))
+    let fits = |id: &&HeaderValue| (1..=64).contains(&id.len()) && id.as_bytes().iter().all(plain);
+    headers.get(X_REQUEST_ID).filter(|id| fits(id) || is_trusted && !id.is_empty() && id.to_str().is_ok())
 }
 
 #[cfg(test)]
@@ -130,7 +229,11 @@ mod tests {
             HeaderValue::from_static("shop.example.com"),
             HeaderValue::from_static("id-1"),
         );
-        prepare_request(&mut headers, Version::HTTP_11, Forwarded { client: &client, host: &host, request_id });
+        prepare_request(
+            &mut headers,
+            Version::HTTP_11,
+            Forwarded { client: &client, host: &host, request_id, is_secure: false, is_trusted: false },
+        );
         headers
     }
 
@@ -150,7 +253,7 @@ mod tests {
         ]);
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
-        let ours = ["via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"];
+        let ours = ["te", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"];
         assert_eq!(names, [&["accept", "content-length", "host"][..], &ours].concat());
     }
 
@@ -194,9 +297,9 @@ mod tests {
 
     #[test]
     fn only_short_plain_ids_are_kept() {
-        assert!(kept_request_id(&map(&[("x-request-id", "abc-1.2_3")])).is_some());
+        assert!(kept_request_id(&map(&[("x-request-id", "abc-1.2_3")]), false).is_some());
         for bad in ["", "a b", "a\"b", &"x".repeat(65)] {
-            assert!(kept_request_id(&map(&[("x-request-id", bad)])).is_none(), "{bad}");
+            assert!(kept_request_id(&map(&[("x-request-id", bad)]), false).is_none(), "{bad}");
         }
     }
 }

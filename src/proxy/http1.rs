@@ -2,17 +2,24 @@
 //!
 //! hyper's graceful shutdown closes idle connections at once (amendments.md 2.4), so it is only called on an order.
 
+use std::cell::Cell;
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
+use bytes::Bytes;
+use http::{Request, Version};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
 use super::client::{Client, Order};
 use super::client_io::{ClientIo, Transport};
-use super::service::{self, Early};
+use super::early::Early;
+use super::service;
+use super::tunnel::{self, Agreed};
 use super::worker::Worker;
 use crate::model::Refusal;
 use crate::net::body::Received;
@@ -20,35 +27,59 @@ use crate::net::body::Received;
 /// hyper's smallest buffer.
 const MIN_BUFFER: usize = 8192;
 
-/// Serves requests until the connection ends.
+/// Serves requests until the connection ends, and the tunnel it may end in.
 pub(super) async fn serve(worker: &Rc<Worker>, client: &Rc<Client>, transport: Transport) {
     let io = TokioIo::new(ClientIo::new(transport, client.clone()));
     let header_bytes = worker.view().listener(&client.listener).map_or(32 << 10, |(_, l)| l.limits.header_bytes);
-    let answer = |request: http::Request<hyper::body::Incoming>| {
-        let (worker, client) = (worker.clone(), client.clone());
+    let agreed = Cell::new(None);
+    let answer = |request: Request<Incoming>| {
+        let early = if request.version() == Version::HTTP_11 { Early::Http1(client.clone()) } else { Early::None };
+        let service = service::serve(worker.clone(), client.clone(), request.map(Received::from), early);
+        let agreed = &agreed;
         async move {
-            let request = request.map(Received::from);
-            Ok::<_, Infallible>(service::serve(worker, client.clone(), request, Early::Http1(client)).await)
+            let mut answer = service.await;
+            if let Some(tunnel) = answer.body_mut().take_tunnel() {
+                agreed.set(Some(tunnel));
+            }
+            Ok::<_, Infallible>(answer)
         }
     };
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .writev(false)
         .auto_date_header(false)
         .header_read_timeout(None)
         .max_header_size(header_bytes)
         .max_buf_size(header_bytes.max(MIN_BUFFER))
         .serve_connection(io, service_fn(answer));
-    tokio::pin!(connection);
     let ended = std::future::poll_fn(|cx| {
         match client.watch(cx) {
-            Some(Order::Abort) => return Poll::Ready(Ok(())),
-            Some(Order::Finish) => connection.as_mut().graceful_shutdown(),
+            Some(Order::Abort) => return Poll::Ready(None),
+            Some(Order::Finish) => Pin::new(&mut connection).graceful_shutdown(),
             Some(Order::Expire) | None => {}
         }
-        connection.as_mut().poll(cx)
+        Pin::new(&mut connection).poll(cx).map(Some)
     });
-    if let Err(error) = ended.await {
-        count(client, &error);
+    match ended.await {
+        Some(Err(error)) => count(client, &error),
+        Some(Ok(())) => {
+            if let Some(agreed) = agreed.take() {
+                let parts = connection.into_parts();
+                carry(client, parts.io.into_inner().into_transport(), parts.read_buf, agreed).await;
+            }
+        }
+        None => {}
+    }
+}
+
+/// Runs a tunnel until it ends or is to end.
+async fn carry(client: &Client, transport: Transport, early: Bytes, agreed: Agreed) {
+    let aborted = std::future::poll_fn(|cx| match client.watch(cx) {
+        Some(Order::Abort) => Poll::Ready(()),
+        _ => Poll::Pending,
+    });
+    tokio::select! {
+        () = tunnel::run(transport, early, agreed) => {}
+        () = aborted => {}
     }
 }
 

@@ -5,20 +5,19 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 
-use super::connection;
 use super::worker::Worker;
+use super::{arrival, connection};
+use crate::config::Bind;
 use crate::model::ListenerName;
-use crate::net::listen::{Done, accept_rest};
+use crate::net::listen::{Acceptor, Done};
+use crate::net::socket::{Peer, Socket};
 
 /// Pause after an accept error, doubled up to `MAX_PAUSE` while it lasts: descriptors are short, a spin frees none.
 const MIN_PAUSE: Duration = Duration::from_millis(10);
@@ -57,48 +56,44 @@ impl Drop for Permit {
     }
 }
 
-/// A listening socket of one worker.
-pub(super) struct Socket {
+/// What belongs to a listening socket of one worker.
+pub(super) struct Door {
     /// Shared, since a reload may give the address to a listener of another name.
     pub(super) name: Rc<RefCell<ListenerName>>,
-    pub(super) address: SocketAddr,
-    pub(super) listener: TcpListener,
+    pub(super) address: Rc<Bind>,
     pub(super) limit: Arc<Limit>,
 }
 
 /// Accepts until told to stop, then until the queue is empty.
-pub(super) async fn accept(worker: Rc<Worker>, socket: Socket, mut stop: oneshot::Receiver<Done>) {
+pub(super) async fn accept(worker: Rc<Worker>, acceptor: Acceptor, door: Door, mut stop: oneshot::Receiver<Done>) {
     let mut pause = MIN_PAUSE;
     let done = loop {
         let permit = tokio::select! {
-            permit = socket.limit.admit(|| socket.max_connections(&worker)) => permit,
+            permit = door.limit.admit(|| door.max_connections(&worker)) => permit,
             done = &mut stop => break done,
         };
         let accepted = tokio::select! {
-            accepted = socket.listener.accept() => accepted,
+            accepted = acceptor.accept() => accepted,
             done = &mut stop => break done,
         };
         match accepted {
             Ok((stream, peer)) => {
                 pause = MIN_PAUSE;
-                socket.spawn(&worker, stream, peer, permit);
+                door.spawn(&worker, stream, peer, permit);
             }
             Err(error) => {
-                socket.report(&error);
+                door.report(&error);
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(MAX_PAUSE);
             }
         }
     };
-    if let Err(error) = socket.empty_queue(&worker) {
-        socket.report(&error);
-    }
-    drop(socket);
+    door.close(acceptor, &worker);
     // Dropping it says that the socket is closed.
     drop(done);
 }
 
-impl Socket {
+impl Door {
     fn max_connections(&self, worker: &Worker) -> usize {
         worker.view().listener(&self.name.borrow()).map_or(usize::MAX, |(_, l)| l.limits.connections)
     }
@@ -107,24 +102,26 @@ impl Socket {
         tracing::warn!(event = "accept-failed", listener = %self.name.borrow(), reason = %error);
     }
 
-    /// The queue is read past tokio, whose readiness may lag behind the kernel's.
-    fn empty_queue(&self, worker: &Rc<Worker>) -> io::Result<()> {
-        let listener = SockRef::from(&self.listener).try_clone()?.into();
-        accept_rest(&listener, |stream, peer| {
-            self.limit.open.fetch_add(1, Ordering::AcqRel);
-            let permit = Permit(self.limit.clone());
-            match TcpStream::from_std(stream) {
-                Ok(stream) => self.spawn(worker, stream, peer, permit),
-                Err(error) => self.report(&error),
+    /// Serves what is still queued, above the limit too, and closes.
+    fn close(&self, acceptor: Acceptor, worker: &Rc<Worker>) {
+        let emptied = acceptor.accept_rest(|accepted| match accepted {
+            Ok((stream, peer)) => {
+                self.limit.open.fetch_add(1, Ordering::AcqRel);
+                self.spawn(worker, stream, peer, Permit(self.limit.clone()));
             }
-        })?;
-        Ok(())
+            Err(error) => self.report(&error),
+        });
+        if let Err(error) = emptied {
+            self.report(&error);
+        }
     }
 
-    fn spawn(&self, worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
-        if stream.set_nodelay(true).is_ok() {
-            let local = (self.name.borrow().clone(), self.address.port());
-            tokio::task::spawn_local(connection::serve(worker.clone(), stream.into(), local, peer, permit));
-        }
+    fn spawn(&self, worker: &Rc<Worker>, mut socket: Socket, peer: Peer, permit: Permit) {
+        let (worker, name, address) = (worker.clone(), self.name.borrow().clone(), self.address.clone());
+        tokio::task::spawn_local(async move {
+            if let Some(client) = arrival::admit(&worker, &name, &mut socket, peer).await {
+                connection::serve(worker, socket, (name, address), client, permit).await;
+            }
+        });
     }
 }

@@ -4,24 +4,35 @@
 //! Invariants: nothing on the request path takes a lock, crosses a thread, or looks up a label; every accepted request
 //! gets exactly one outcome and one entry in the books (`exchange`).
 
+mod arrival;
+mod attempt;
 mod body;
+mod choose;
 mod client;
 mod client_io;
 mod clock;
 mod connection;
+mod deadlines;
+mod early;
 mod error;
 mod exchange;
 mod flush;
+mod grpc;
 mod headers;
 mod http1;
 mod http2;
 mod listener;
+mod local;
 mod outgoing;
 mod plane;
 mod request_id;
+mod retry;
 mod service;
 mod stall;
+mod tunnel;
+mod upload;
 mod view;
+mod websocket;
 mod worker;
 
 pub use plane::{DataPlane, Parts};

@@ -1,73 +1,122 @@
 //! What a client asks for, made into what the endpoint gets.
 //!
 //! Invariants: one host and one path, both in a form that can be read in one way only, are matched and forwarded; a
-//! request that may be sent a second time (idempotent, RFC 9110 section 9.2.2, and without a body) has a spare head,
-//! taken before our own fields are added because that is the cheaper moment.
+//! request that may be sent a second time has a spare head, taken before our own fields are added because that is the
+//! cheaper moment.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header, uri};
-use hyper::body::Body as _;
 
-use super::body::{RequestBody, Upload};
-use super::client::Client;
 use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::headers;
-use super::view::View;
+use super::upload::{RequestBody, Upload};
+use super::websocket::Handshake;
+use crate::config::HeaderEdits;
 use crate::net::body::Received;
-use crate::routing::{Query, normal_host, normal_path};
+use crate::routing::{normal_host, normal_path, strip_prefix};
 
 /// A request on its way to an endpoint, and what it takes to send it again.
 pub(super) struct Outgoing {
     /// Taken while it is being sent; back if nothing of it was.
     pub(super) request: Option<Request<RequestBody>>,
+    /// Asks for a tunnel.
+    pub(super) handshake: Option<Handshake>,
+    method: Method,
+    upload: Option<Rc<Upload>>,
     spare: Option<Spare>,
 }
 
+/// What the route and its split say about it.
+pub(super) struct Plan<'a> {
+    /// Length of the prefix to be cut off the path.
+    pub(super) prefix: usize,
+    pub(super) edits: &'a HeaderEdits,
+    pub(super) handshake: Option<Handshake>,
+    /// Its method may be sent again whatever the body.
+    pub(super) may_repeat: bool,
+}
+
+/// A head as the client sent it, but for host and path.
 struct Spare {
-    method: Method,
     uri: Uri,
-    /// As the client sent them.
     headers: HeaderMap,
     received: Version,
     host: HeaderValue,
+    edits: HeaderEdits,
 }
 
 impl Outgoing {
     /// # Errors
     /// When the target cannot be written in origin form.
-    pub(super) fn new(request: Request<Received>, target: Target, exchange: &Exchange) -> Result<Self, ProxyError> {
-        let (mut parts, body) = request.into_parts();
+    pub(super) fn new(
+        mut parts: Parts,
+        upload: Option<Rc<Upload>>,
+        target: Target,
+        exchange: &Exchange,
+        plan: &Plan<'_>,
+    ) -> Result<Self, ProxyError> {
         let received = std::mem::replace(&mut parts.version, Version::HTTP_11);
         if target.uri.authority().is_some() {
             parts.headers.insert(header::HOST, target.host.clone());
         }
         let host = target.host.clone();
-        parts.uri = target.forwarded_uri()?;
-        let is_repeatable = parts.method.is_idempotent() && body.is_end_stream();
+        parts.uri = target.forwarded_uri(plan.prefix)?;
+        let is_repeatable = plan.may_repeat || upload.is_none() && parts.method.is_idempotent();
         let spare = is_repeatable.then(|| Spare {
-            method: parts.method.clone(),
             uri: parts.uri.clone(),
             headers: parts.headers.clone(),
             received,
             host: host.clone(),
+            edits: plan.edits.clone(),
         });
         headers::prepare_request(&mut parts.headers, received, exchange.forwarded(&host));
-        Ok(Self { request: Some(Request::from_parts(parts, RequestBody::new(body))), spare })
+        headers::edit(&mut parts.headers, plan.edits);
+        parts.extensions.clear();
+        let method = parts.method.clone();
+        let body = upload.as_ref().map(Upload::reader).unwrap_or_default();
+        let handshake = plan.handshake.clone();
+        Ok(Self { request: Some(Request::from_parts(parts, body)), handshake, method, upload, spare })
     }
 
-    /// How far its upload has come; none if it has no body.
-    pub(super) fn upload(&self) -> Option<&Rc<Upload>> {
-        self.request.as_ref().and_then(|r| r.body().upload())
+    /// `Host` is to be the endpoint's own address.
+    pub(super) fn name_endpoint(&mut self, exchange: &Exchange) {
+        let address = exchange.endpoint().and_then(|e| HeaderValue::from_str(&e.to_string()).ok());
+        if let (Some(request), Some(address)) = (&mut self.request, address) {
+            request.headers_mut().insert(header::HOST, address);
+        }
     }
 
-    /// Makes a request that was lost ready to be sent once more; false if it must not be.
-    pub(super) fn restore(&mut self, exchange: &Exchange) -> bool {
-        let Some(mut spare) = self.spare.take() else { return false };
-        headers::prepare_request(&mut spare.headers, spare.received, exchange.forwarded(&spare.host));
-        let mut request = Request::new(RequestBody::none());
-        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (spare.method, spare.uri, spare.headers);
+    pub(super) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// It can be sent (again) as a whole.
+    pub(super) fn is_replayable(&self) -> bool {
+        let whole = || self.upload.as_ref().is_none_or(|u| u.is_replayable());
+        self.request.is_some() || self.spare.is_some() && whole()
+    }
+
+    /// Makes a request that was lost on an idle connection ready to be sent once more; false if it must not be.
+    pub(super) fn resend(&mut self, exchange: &Exchange) -> bool {
+        self.method.is_idempotent() && self.is_replayable() && self.make_ready(exchange)
+    }
+
+    /// Ready to be sent, from the spare if it was sent before; false if it cannot be.
+    pub(super) fn make_ready(&mut self, exchange: &Exchange) -> bool {
+        if self.request.is_some() {
+            return true;
+        }
+        let Some(spare) = self.spare.as_ref().filter(|_| self.is_replayable()) else { return false };
+        let mut headers = spare.headers.clone();
+        headers::prepare_request(&mut headers, spare.received, exchange.forwarded(&spare.host));
+        headers::edit(&mut headers, &spare.edits);
+        let mut request = Request::new(self.upload.as_ref().map(Upload::reader).unwrap_or_default());
+        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
+            (self.method.clone(), spare.uri.clone(), headers);
         self.request = Some(request);
         true
     }
@@ -85,9 +134,6 @@ pub(super) struct Target {
 impl Target {
     /// Refuses what could be read in two ways (faults.md 1.2).
     pub(super) fn of(request: &Request<Received>) -> Result<Self, ProxyError> {
-        if request.method() == http::Method::CONNECT {
-            return Err(ProxyError::BadRequest("CONNECT is not proxied"));
-        }
         let (host, uri) = (authority(request)?, request.uri().clone());
         // `OPTIONS *` asks about the server as a whole; it is matched as `/` and goes on as it is.
         let raw = if uri.path() == "*" { "/" } else { uri.path() };
@@ -96,7 +142,8 @@ impl Target {
         Ok(Self { host, path, uri })
     }
 
-    fn path(&self) -> &str {
+    /// In normal form.
+    pub(super) fn path(&self) -> &str {
         match &self.path {
             Some(path) => path,
             None if self.uri.path() == "*" => "/",
@@ -104,27 +151,38 @@ impl Target {
         }
     }
 
-    pub(super) fn route(&self, view: &View, client: &Client, method: &str) -> Result<usize, ProxyError> {
-        const NO_HOST: ProxyError = ProxyError::BadRequest("Host is not a host name");
-        let host = normal_host(self.host.to_str().map_err(|_| NO_HOST)?).map_err(|_| NO_HOST)?;
-        let listener = view.listener(&client.listener).map(|(index, _)| index);
-        let query = Query { listener, host: &host, path: self.path(), method };
-        view.snapshot.routes.find(&query).ok_or(ProxyError::NoRoute)
+    /// Without its question mark.
+    pub(super) fn query(&self) -> Option<&str> {
+        self.uri.query()
     }
 
-    /// Origin form (RFC 9112 section 3.2.1), with the path that was matched.
-    fn forwarded_uri(self) -> Result<Uri, ProxyError> {
-        if self.uri.authority().is_none() && self.path.is_none() {
+    /// The host as it is matched: lower case, without port and final dot.
+    pub(super) fn name(&self) -> Result<Cow<'_, str>, ProxyError> {
+        const NO_HOST: ProxyError = ProxyError::BadRequest("Host is not a host name");
+        normal_host(self.host.to_str().map_err(|_| NO_HOST)?).map_err(|_| NO_HOST)
+    }
+
+    /// Origin form (RFC 9112 section 3.2.1), with the path that was matched, less a prefix that is cut off.
+    fn forwarded_uri(self, prefix: usize) -> Result<Uri, ProxyError> {
+        if self.uri.authority().is_none() && self.path.is_none() && prefix == 0 {
             return Ok(self.uri);
         }
         let unreadable = |_| ProxyError::BadRequest("the target can be read in two ways");
-        let target = match (self.path, self.uri.query()) {
-            (Some(path), Some(query)) => uri::PathAndQuery::try_from(format!("{path}?{query}")).map_err(unreadable)?,
-            (Some(path), None) => uri::PathAndQuery::try_from(path).map_err(unreadable)?,
-            (None, _) => self.uri.path_and_query().cloned().unwrap_or_else(|| uri::PathAndQuery::from_static("/")),
+        let path = match (&self.path, prefix) {
+            (None, 0) => return Ok(Uri::from(self.uri.path_and_query().cloned().unwrap_or_else(root))),
+            (_, 0) => self.path(),
+            _ => strip_prefix(self.path(), prefix),
+        };
+        let target = match self.uri.query() {
+            Some(query) => uri::PathAndQuery::try_from(format!("{path}?{query}")).map_err(unreadable)?,
+            None => uri::PathAndQuery::try_from(path).map_err(unreadable)?,
         };
         Ok(Uri::from(target))
     }
+}
+
+fn root() -> uri::PathAndQuery {
+    uri::PathAndQuery::from_static("/")
 }
 
 /// The one host a request names: the target's authority wins over `Host` (RFC 9112 section 3.2.2).

@@ -6,20 +6,20 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::listener::{Limit, Socket, accept};
-use super::worker::{TICK, Worker};
+use super::connection::GRACE;
+use super::listener::{Door, Limit, accept};
+use super::worker::{Shared, TICK, Worker};
+use crate::config::Bind;
 use crate::model::{Instant, ListenerName};
-use crate::net::listen::{Done, ListenerCommand};
+use crate::net::listen::{Acceptor, Done, ListenerCommand};
 use crate::state::Snapshot;
 use crate::telemetry::{AccessLog, Cells};
 
@@ -45,6 +45,8 @@ type Limits = Arc<Mutex<HashMap<ListenerName, Arc<Limit>>>>;
 #[derive(Debug)]
 pub struct Parts {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Woken after every swap of it.
+    pub swapped: Arc<Notify>,
     pub cells: Arc<Cells>,
     /// One per worker.
     pub access: Vec<AccessLog>,
@@ -68,7 +70,9 @@ impl DataPlane {
         let limits = Limits::default();
         for (index, access) in parts.access.into_iter().enumerate() {
             let (commands, inbox) = mpsc::unbounded_channel();
-            let (snapshot, cells, limits) = (parts.snapshot.clone(), parts.cells.clone(), limits.clone());
+            let shared =
+                Shared { snapshot: parts.snapshot.clone(), swapped: parts.swapped.clone(), cells: parts.cells.clone() };
+            let limits = limits.clone();
             let runtime = || {
                 tokio::runtime::Builder::new_current_thread()
                     .enable_all()
@@ -79,7 +83,7 @@ impl DataPlane {
             let run = move || match runtime() {
                 Ok(runtime) => {
                     let _ = ready.send(Ok(()));
-                    runtime.block_on(run(Worker::new(index, of, snapshot, cells, access), limits, inbox));
+                    runtime.block_on(run(Worker::new(index, of, shared, access), limits, inbox));
                 }
                 Err(error) => drop(ready.send(Err(error))),
             };
@@ -130,7 +134,7 @@ struct Accepting {
 async fn run(worker: Rc<Worker>, limits: Limits, mut inbox: mpsc::UnboundedReceiver<Command>) {
     tokio::task::spawn_local(worker.clone().ticks());
     tokio::task::spawn_local(tokio::task::unconstrained(worker.flusher.clone().run()));
-    let mut accepting: HashMap<SocketAddr, Accepting> = HashMap::new();
+    let mut accepting: HashMap<Rc<Bind>, Accepting> = HashMap::new();
     while let Some(command) = inbox.recv().await {
         match command {
             Command::Listener(command) => obey(&worker, &limits, &mut accepting, command),
@@ -142,21 +146,17 @@ async fn run(worker: Rc<Worker>, limits: Limits, mut inbox: mpsc::UnboundedRecei
     }
 }
 
-fn obey(
-    worker: &Rc<Worker>,
-    limits: &Limits,
-    accepting: &mut HashMap<SocketAddr, Accepting>,
-    command: ListenerCommand,
-) {
+fn obey(worker: &Rc<Worker>, limits: &Limits, accepting: &mut HashMap<Rc<Bind>, Accepting>, command: ListenerCommand) {
     match command {
-        ListenerCommand::Add { name, address, socket } => match TcpListener::from_std(socket) {
-            Ok(listener) => {
+        ListenerCommand::Add { name, address, socket } => match Acceptor::new(socket) {
+            Ok(acceptor) => {
+                let address = Rc::new(address);
                 let limit =
                     limits.lock().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default().clone();
                 let name = Rc::new(RefCell::new(name));
                 let (stop, stopped) = oneshot::channel();
-                let socket = Socket { name: name.clone(), address, listener, limit };
-                tokio::task::spawn_local(accept(worker.clone(), socket, stopped));
+                let door = Door { name: name.clone(), address: address.clone(), limit };
+                tokio::task::spawn_local(accept(worker.clone(), acceptor, door, stopped));
                 accepting.insert(address, Accepting { name, stop });
             }
             Err(error) => tracing::error!(event = "listen-failed", listener = %name, reason = %error),
@@ -168,7 +168,7 @@ fn obey(
         }
         ListenerCommand::Remove { address, done } => {
             if let Some(socket) = accepting.remove(&address) {
-                worker.close_listener(address);
+                worker.close_listener(&address);
                 let _ = socket.stop.send(done);
             }
         }
@@ -179,9 +179,11 @@ fn obey(
 async fn drain(worker: &Rc<Worker>, deadline: Instant) -> usize {
     worker.close();
     let mut look = tokio::time::interval(TICK.min(Duration::from_millis(20)));
-    while !worker.clients.borrow().is_empty() {
+    let begun = Instant::now();
+    let arriving = |now| worker.arriving.get() > 0 && now - begun < GRACE;
+    while !worker.clients.borrow().is_empty() || arriving(Instant::now()) {
         if Instant::now() >= deadline {
-            let cut = worker.abort_clients();
+            let cut = worker.abort_clients() + worker.arriving.get();
             // One turn, so that the tasks see their order and the books are written.
             tokio::task::yield_now().await;
             worker.access.flush();

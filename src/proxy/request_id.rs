@@ -14,9 +14,9 @@ pub(super) enum RequestId {
 }
 
 impl RequestId {
-    /// The client's if it is short and plain, else one of this millisecond and `chance`.
-    pub(super) fn new(headers: &HeaderMap, unix_ms: u64, chance: impl FnOnce() -> u128) -> Self {
-        match kept_request_id(headers) {
+    /// The client's if it may be kept, else one of this millisecond and `chance`.
+    pub(super) fn new(headers: &HeaderMap, is_trusted: bool, unix_ms: u64, chance: impl FnOnce() -> u128) -> Self {
+        match kept_request_id(headers, is_trusted) {
             Some(kept) => Self::Kept(kept.clone()),
             None => {
                 let mut text = [0; ulid::ULID_LEN];
@@ -51,7 +51,7 @@ mod tests {
     fn a_plain_one_is_kept_and_any_other_replaced() {
         let id = |given: &str| {
             let headers = HeaderMap::from_iter([(crate::proxy::headers::X_REQUEST_ID, given.parse().unwrap())]);
-            RequestId::new(&headers, 1_700_000_000_000, || 7)
+            RequestId::new(&headers, false, 1_700_000_000_000, || 7)
         };
         assert_eq!(id("abc-1").as_str(), "abc-1");
         assert_eq!(id("abc-1").value(), "abc-1");

@@ -1,303 +1,295 @@
 //! One request, from its head to the head of its answer; reads like house.md section 4.
 //!
-//! Invariants: the snapshot is read once per choice; the claim is counted before the choice is final; an endpoint sees
-//! a request a second time only if nothing of the first time was written (faults.md 2.2).
+//! Invariants: what is ambiguous is refused before anything is chosen; every request gets exactly one answer; the
+//! snapshot is read once per choice.
 
-use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Body as _;
 
-use super::body::{Body, RequestBody, Upload};
+use super::attempt::{Answer, Trip};
+use super::body::{AnswerBody, Body};
+use super::choose::Selector;
 use super::client::{Busy, Client};
-use super::error::ProxyError;
-use super::exchange::{Choice, Exchange, Head};
-use super::headers;
-use super::outgoing::{Outgoing, Target};
+use super::early::Early;
+use super::error::{Asked, ProxyError};
+use super::exchange::{Exchange, Head};
+use super::outgoing::{Outgoing, Plan, Target};
 use super::request_id::RequestId;
+use super::stall::Stall;
+use super::tunnel::Agreed;
+use super::upload::{Bounds, Upload};
 use super::view::View;
+use super::websocket::Handshake;
 use super::worker::Worker;
-use crate::config::UpstreamTimeouts;
+use super::{grpc, headers, http2, local, tunnel, websocket};
+use crate::config::{Action, Route, Split};
 use crate::model::Instant;
 use crate::net::body::Received;
-use crate::net::upstream::{DialError, Lease, Upstream};
-use crate::pool::Unavailable;
+use crate::net::upstream::Tunnel;
+use crate::routing::{Found, Query};
 
-/// Attempts to connect, all at different endpoints, before a request is given up.
-const CONNECT_ATTEMPTS: usize = 2;
+/// What a request gets, if nothing fails.
+enum Reply {
+    Upstream(Answer),
+    /// The connection, or stream, is the endpoint's from here on.
+    Tunnel(Response<()>, Tunnel, Option<RecvStream>),
+    /// Made by us, as the file says.
+    Local(Response<Body>),
+}
 
 /// Answers one request, whatever happens.
 pub(super) async fn serve(
     worker: Rc<Worker>,
     client: Rc<Client>,
     request: Request<Received>,
-    _early: Early,
+    early: Early,
 ) -> Response<Body> {
     let busy = Busy::new(&client);
     let view = worker.view();
-    let now = worker.clock.unix_ms(worker.clock.now());
-    let request_id = RequestId::new(request.headers(), now, || worker.rng.borrow_mut().u128(..));
-    let head = view.logs_access().then(|| Box::new(access_head(&request)));
-    let mut exchange = Exchange::new(worker.clone(), view.clone(), client.clone(), request_id, head);
-    let result = forward(&worker, &view, &client, &mut exchange, request).await;
+    let mut exchange = open(&worker, &view, &client, &request);
+    let result = reply(&worker, &view, &early, &mut exchange, request).await;
     let is_closing = worker.is_closing() || client.closing().is_some();
-    match result {
-        Ok(Answer { mut head, lease, is_odd, deadline }) => {
-            close_if(is_closing, &mut head);
-            head.map(|body| Body::upstream(body, exchange, lease, is_odd, deadline).hold(busy))
+    let mut answer = match result {
+        Ok(Reply::Upstream(answer)) => from_upstream(&worker, answer, exchange),
+        Ok(Reply::Tunnel(head, endpoint, stream)) => {
+            let answer = head.map(|()| Body::tunnel(Agreed { endpoint, exchange, stream, busy: None }));
+            return open_tunnel(answer.map(|body| body.hold(busy)), &early);
+        }
+        Ok(Reply::Local(answer)) => {
+            exchange.answered_here(answer.status());
+            answer
         }
         Err(why) => {
             exchange.failed(why);
-            let mut answer = why.response(exchange.request_id.value(), &worker.clock.date());
-            close_if(is_closing, &mut answer);
-            answer.map(|body| body.hold(busy))
+            why.response(Asked {
+                request_id: &exchange.request_id.value(),
+                date: &worker.clock.date(),
+                is_grpc: exchange.is_grpc,
+            })
         }
-    }
-}
-
-/// Where 1xx answers go.
-pub(super) enum Early {
-    Http1(Rc<Client>),
-    Http2(Rc<RefCell<h2::server::SendResponse<Bytes>>>),
-}
-
-fn close_if<B>(is_closing: bool, answer: &mut Response<B>) {
+    };
     if is_closing {
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    answer.map(|body| body.hold(busy))
 }
 
-/// The head of an endpoint's answer, and what its body still needs.
-struct Answer {
-    head: Response<Received>,
-    lease: Lease<RequestBody>,
-    is_odd: bool,
-    deadline: Option<std::pin::Pin<Box<tokio::time::Sleep>>>,
+/// Opens the books.
+fn open(worker: &Rc<Worker>, view: &Rc<View>, client: &Rc<Client>, request: &Request<Received>) -> Exchange {
+    let now = worker.clock.unix_ms(worker.clock.now());
+    let request_id = RequestId::new(request.headers(), client.is_trusted, now, || worker.rng.borrow_mut().u128(..));
+    let head = view.logs_access().then(|| Box::new(access_head(request)));
+    let mut exchange = Exchange::new(worker.clone(), view.clone(), client.clone(), request_id, head);
+    exchange.is_grpc = grpc::is_grpc(request.headers());
+    if client.is_trusted {
+        exchange.believe(request.headers());
+    }
+    exchange
 }
 
-async fn forward(
+async fn reply(
     worker: &Rc<Worker>,
     view: &Rc<View>,
-    client: &Client,
+    early: &Early,
     exchange: &mut Exchange,
     request: Request<Received>,
-) -> Result<Answer, ProxyError> {
-    let target = Target::of(&request)?;
-    let route = target.route(view, client, request.method().as_str())?;
-    exchange.routed(route);
-    let mut outgoing = Outgoing::new(request, target, exchange)?;
-    exchange.uploads(outgoing.upload());
-    let mut answer = attempt(worker, view, route, exchange, &mut outgoing).await?;
+) -> Result<Reply, ProxyError> {
+    let (found, selector, target) = match find(worker, view, exchange, &request)? {
+        Wanted::Here(answer) => return Ok(Reply::Local(answer)),
+        Wanted::Split(found, selector, target) => (found, selector, target),
+    };
+    let route = &view.snapshot.config.routes[found.route];
+    let mut trip = Trip::start(worker, early, view, found.route, selector, exchange)?;
+    let (mut outgoing, stream) = prepare(worker, view, (route, found.prefix), exchange, request, target)?;
+    let mut answer = trip.go(exchange, &mut outgoing).await?;
+    if let Some(handshake) = outgoing.handshake.take()
+        && agrees(&handshake, exchange, &answer)?
+    {
+        return leave_http(worker, route, exchange, (handshake, stream), answer).await;
+    }
+    finish_head(worker, route, exchange, &mut answer)?;
+    if let Some(cookie) = trip.cookie(exchange.client().is_secure.get()) {
+        answer.head.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    Ok(Reply::Upstream(answer))
+}
+
+/// What a request has come to.
+enum Wanted {
+    /// An answer of ours, as the file says.
+    Here(Response<Body>),
+    Split(Found, Selector, Target),
+}
+
+/// Finds the route, and what of the request decides its version.
+fn find(
+    worker: &Rc<Worker>,
+    view: &View,
+    exchange: &mut Exchange,
+    request: &Request<Received>,
+) -> Result<Wanted, ProxyError> {
+    let target = Target::of(request)?;
+    let (name, date) = (target.name()?, worker.clock.date());
+    let (index, listener) = view.listener(&exchange.client().listener).unzip();
+    if let Some(port) = listener.and_then(|l| l.redirect_https) {
+        return Ok(Wanted::Here(local::to_https(&name, &target, port, &date)));
+    }
+    let query = Query {
+        listener: index,
+        host: &name,
+        path: target.path(),
+        method: request.method().as_str(),
+        headers: request.headers(),
+        query: target.query(),
+        client: exchange.client_ip(),
+    };
+    let found = view.snapshot.routes.find(&query).ok_or(ProxyError::NoRoute)?;
+    exchange.routed(found.route);
+    limit_rate(view, found.route, &query)?;
+    let route = &view.snapshot.config.routes[found.route];
+    Ok(match (&route.action, view.snapshot.routes.targets()[found.route].split()) {
+        (Action::Redirect(redirect), _) => Wanted::Here(local::redirect(redirect, &target, &date)),
+        (Action::Respond(respond), _) => Wanted::Here(local::respond(respond, &date)),
+        (Action::Split { strip_prefix, .. }, Some(split)) => {
+            let selector = Selector::of(worker, view, split, &query);
+            let found = Found { prefix: if *strip_prefix { found.prefix } else { 0 }, ..found };
+            drop(name);
+            Wanted::Split(found, selector, target)
+        }
+        (Action::Split { .. }, None) => return Err(ProxyError::NoRoute),
+    })
+}
+
+fn limit_rate(view: &View, route: usize, query: &Query<'_>) -> Result<(), ProxyError> {
+    let Some(limiter) = &view.snapshot.limiters[route] else { return Ok(()) };
+    let key = limiter.key(query.headers, query.client);
+    let later = |after: std::time::Duration| ProxyError::RateLimited(after.as_secs_f64().ceil().max(1.0) as u64);
+    limiter.take(key, Instant::now()).map_err(later)
+}
+
+/// Makes the request into what the endpoint gets.
+fn prepare(
+    worker: &Rc<Worker>,
+    view: &View,
+    (route, prefix): (&Route, usize),
+    exchange: &mut Exchange,
+    request: Request<Received>,
+    target: Target,
+) -> Result<(Outgoing, Option<RecvStream>), ProxyError> {
+    let listener = view.listener(&exchange.client().listener).map(|(_, listener)| listener);
+    let body_bytes = listener.and_then(|l| l.limits.body_bytes);
+    if let (Some(limit), Some(length)) = (body_bytes, request.body().size_hint().exact())
+        && length > limit
+    {
+        return Err(ProxyError::BodyTooLarge);
+    }
+    let split = view.snapshot.config.splits.iter().find(|s| Some(&s.name) == route.split());
+    let kept = split.filter(|s| may_repeat(s, request.method())).map_or(0, |s| s.retries.body_bytes);
+    let has_body = !request.body().is_end_stream();
+    let (parts, mut body) = request.into_parts();
+    let handshake = websocket::wanted(&parts, has_body, || worker.rng.borrow_mut().u128(..))?;
+    let stream = if handshake.is_some() { std::mem::take(&mut body).into_http2() } else { None };
+    let stall = Stall::new(&worker.stalls, listener.and_then(|l| l.timeouts.body));
+    let upload = Upload::new(body, stall, Bounds { bytes: body_bytes, kept });
+    if let Some(upload) = upload.as_ref().filter(|_| headers::expects_continue(&parts.headers)) {
+        upload.wait_for_continue();
+    }
+    exchange.uploads(upload.as_ref());
+    let plan = Plan { prefix, edits: &route.request_headers, handshake, may_repeat: kept > 0 };
+    Ok((Outgoing::new(parts, upload, target, exchange, &plan)?, stream))
+}
+
+fn may_repeat(split: &Split, method: &http::Method) -> bool {
+    (split.retries.attempts > 0 || split.retries.rescue) && split.retries.methods.contains(method)
+}
+
+/// The answer's head as the client gets it.
+fn finish_head(worker: &Worker, route: &Route, exchange: &mut Exchange, answer: &mut Answer) -> Result<(), ProxyError> {
     let head = &mut answer.head;
     if head.status() == StatusCode::SWITCHING_PROTOCOLS {
         exchange.attempt_failed(ProxyError::Protocol);
         return Err(ProxyError::Protocol);
     }
-    exchange.answered(head.status());
+    exchange.answered(head.status(), is_stream(exchange, head.headers()));
+    if exchange.is_grpc {
+        exchange.note_grpc_status(grpc::status(head.headers()));
+        headers::announce_grpc_trailers(head.headers_mut());
+    }
     let received = head.version();
     answer.is_odd = headers::prepare_response(head.headers_mut(), received, &worker.clock.date());
+    headers::edit(head.headers_mut(), &route.response_headers);
     if let Some(shown) = exchange.shown_version() {
         head.headers_mut().insert("weir-version", shown.clone());
     }
-    Ok(answer)
+    Ok(())
 }
 
-/// Picks, claims, connects, sends; on to the next endpoint as long as nothing was written.
-async fn attempt(
-    worker: &Rc<Worker>,
-    view: &Rc<View>,
-    route: usize,
+/// Whether the endpoint has agreed to a tunnel.
+fn agrees(handshake: &Handshake, exchange: &mut Exchange, answer: &Answer) -> Result<bool, ProxyError> {
+    let agreed = handshake.is_agreed(answer.lease.is_http2(), answer.head.status(), answer.head.headers());
+    agreed.inspect_err(|why| exchange.attempt_failed(*why))
+}
+
+/// The head for the client, and the endpoint's half of the tunnel.
+async fn leave_http(
+    worker: &Worker,
+    route: &Route,
     exchange: &mut Exchange,
-    outgoing: &mut Outgoing,
-) -> Result<Answer, ProxyError> {
-    let (mut tried, mut attempts) = (0u64, 0);
-    loop {
-        let (view, choice, endpoint) = claim(worker, view, route, tried, exchange)?;
-        let upstreams = &view.splits[choice.split].versions[choice.version].upstreams;
-        let timeouts = &view.snapshot.config.splits[choice.split].timeouts;
-        let (why, is_over) = match at_endpoint(&upstreams[endpoint], timeouts, exchange, outgoing).await {
-            Ok(answer) => return Ok(answer),
-            Err(Failed::Unsent(why)) => (why, why != ProxyError::Connect),
-            Err(Failed::Sent(_)) if exchange.endpoint_is_cut() => (ProxyError::Cut, true),
-            Err(Failed::Sent(why)) => (why, true),
-        };
-        exchange.attempt_failed(why);
-        attempts += 1;
-        tried |= 1u64.checked_shl(endpoint as u32).unwrap_or(0);
-        if is_over || attempts >= CONNECT_ATTEMPTS.min(upstreams.len()) {
-            return Err(why);
-        }
-    }
-}
-
-/// One endpoint: over an idle connection if there is one, else over a new one.
-async fn at_endpoint(
-    upstream: &Rc<Upstream<RequestBody>>,
-    timeouts: &UpstreamTimeouts,
-    exchange: &Exchange,
-    outgoing: &mut Outgoing,
-) -> Result<Answer, Failed> {
-    let mut is_resent = false;
-    loop {
-        let reused = if is_resent { None } else { upstream.checkout() };
-        let is_reused = reused.is_some();
-        let mut lease = match reused {
-            Some(lease) => lease,
-            None => upstream.dial(timeouts.connect).await.map_err(|error| Failed::Unsent(dial_error(&error)))?,
-        };
-        let begun = if is_reused { exchange.started() } else { Instant::now() };
-        let deadlines = Deadlines::new(begun, exchange, timeouts);
-        match send(&mut lease, outgoing, &deadlines).await {
-            Ok(head) => return Ok(Answer { head, lease, is_odd: false, deadline: deadlines.for_body() }),
-            // The idle connection was closed under our hands: the next one, or a new one.
-            Err(Failed::Unsent(_)) if is_reused => {}
-            // Closed while the request was on its way: once more on a new connection, on nobody's books.
-            Err(Failed::Sent(ProxyError::Reset))
-                if is_reused && !exchange.endpoint_is_cut() && outgoing.restore(exchange) =>
-            {
-                is_resent = true;
-            }
-            Err(failed) => return Err(failed),
-        }
-    }
-}
-
-/// The version by the coin (once per request) and a claim on one of its endpoints. A claim that is refused because
-/// everything drains means that the snapshot has just changed: it is read once more.
-fn claim(
-    worker: &Rc<Worker>,
-    view: &Rc<View>,
-    route: usize,
-    tried: u64,
-    exchange: &mut Exchange,
-) -> Result<(Rc<View>, Choice, usize), ProxyError> {
-    let mut view = exchange.view_of_choice().unwrap_or_else(|| view.clone());
-    loop {
-        let choice = match exchange.choice() {
-            Some(choice) => choice,
-            None => choose(worker, &view, route)?,
-        };
-        let pool = &view.splits[choice.split].state.versions[choice.version].pool;
-        match pool.claim(tried, &mut worker.rng.borrow_mut()) {
-            Ok((endpoint, claim)) => {
-                exchange.chosen(&view, choice);
-                exchange.attempt(claim);
-                return Ok((view, choice, endpoint));
-            }
-            Err(why) => {
-                let now = worker.view();
-                if exchange.choice().is_none() && !Rc::ptr_eq(&now, &view) && same_route(&now, &view, route) {
-                    view = now;
-                    continue;
-                }
-                exchange.chosen(&view, choice);
-                let why = if why == Unavailable::Full { ProxyError::Overloaded } else { ProxyError::NoEndpoint };
-                exchange.attempt_failed(why);
-                return Err(why);
-            }
-        }
-    }
-}
-
-fn choose(worker: &Worker, view: &View, route: usize) -> Result<Choice, ProxyError> {
-    let split = view.snapshot.routes.targets()[route].split().ok_or(ProxyError::NoRoute)?;
-    let version = view.splits[split].pick(&mut worker.rng.borrow_mut()).ok_or(ProxyError::NoEndpoint)?;
-    Ok(Choice { route, split, version })
-}
-
-/// Whether a route's index means the same in both views.
-fn same_route(now: &View, before: &View, route: usize) -> bool {
-    let name = |v: &View| v.snapshot.routes.targets().get(route).map(|t| t.name.clone());
-    name(now).is_some() && name(now) == name(before)
-}
-
-fn dial_error(error: &DialError) -> ProxyError {
-    if error.is_local() { ProxyError::Overloaded } else { ProxyError::Connect }
-}
-
-enum Failed {
-    /// Nothing was written; the request is back in its place.
-    Unsent(ProxyError),
-    Sent(ProxyError),
-}
-
-/// Sends the request. It is handed about by reference, since every move of it is a copy.
-async fn send(
-    lease: &mut Lease<RequestBody>,
-    outgoing: &mut Outgoing,
-    deadlines: &Deadlines,
-) -> Result<Response<Received>, Failed> {
-    let Some(request) = outgoing.request.take() else { return Err(Failed::Sent(ProxyError::Reset)) };
-    let answer = tokio::select! {
-        biased;
-        answer = lease.send(request) => answer.map(|head| head.map(Received::from)),
-        which = deadlines.head() => return Err(Failed::Sent(ProxyError::Timeout(which))),
+    (handshake, stream): (Handshake, Option<RecvStream>),
+    answer: Answer,
+) -> Result<Reply, ProxyError> {
+    let Answer { mut head, lease, .. } = answer;
+    let Ok(endpoint) = lease.into_tunnel(&mut head).await else {
+        exchange.attempt_failed(ProxyError::Reset);
+        return Err(ProxyError::Reset);
     };
-    answer.map_err(|mut error| {
-        outgoing.request = error.take_message();
-        if outgoing.request.is_some() {
-            Failed::Unsent(ProxyError::Connect)
-        } else {
-            Failed::Sent(sent_error(error.error()))
-        }
-    })
+    let (received, mut status) = (head.version(), head.status());
+    let headers = head.headers_mut();
+    headers::prepare_response(headers, received, &worker.clock.date());
+    headers::edit(headers, &route.response_headers);
+    handshake.answer(&mut status, headers);
+    *head.status_mut() = status;
+    exchange.answered(status, false);
+    exchange.upgraded();
+    Ok(Reply::Tunnel(head.map(drop), endpoint, stream))
 }
 
-fn sent_error(error: &hyper::Error) -> ProxyError {
-    if error.is_parse() || error.is_parse_too_large() { ProxyError::Protocol } else { ProxyError::Reset }
+/// Over HTTP/1.1 the connection's task takes the tunnel out of the answer; over HTTP/2 it runs beside the connection.
+fn open_tunnel(mut answer: Response<Body>, early: &Early) -> Response<Body> {
+    let Early::Http2(respond) = early else { return answer };
+    let Some(mut agreed) = answer.body_mut().take_tunnel() else { return answer };
+    let Some(stream) = agreed.stream.take() else { return answer };
+    let (parts, body) = answer.into_parts();
+    let head = Response::from_parts(parts.clone(), ());
+    if let Ok(client) = http2::tunnel::accept(respond, head, stream) {
+        tokio::task::spawn_local(tunnel::run(client, Bytes::new(), agreed));
+    }
+    Response::from_parts(parts, body)
 }
 
-/// When an exchange is given up (`timeouts` of its split).
-struct Deadlines {
-    begun: Instant,
-    first_byte: Option<Duration>,
-    total: Option<Instant>,
-    /// While the client still sends, the endpoint is not late.
-    upload: Option<Rc<Upload>>,
+/// An answer that goes on for as long as both sides like.
+fn is_stream(exchange: &Exchange, headers: &http::HeaderMap) -> bool {
+    let is_events = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/event-stream");
+    exchange.is_grpc || headers.get(header::CONTENT_TYPE).is_some_and(is_events)
 }
 
-impl Deadlines {
-    fn new(begun: Instant, exchange: &Exchange, timeouts: &UpstreamTimeouts) -> Self {
-        let total = timeouts.total.and_then(|limit| exchange.started().checked_add(limit));
-        Self { begun, first_byte: timeouts.first_byte, total, upload: exchange.upload() }
-    }
-
-    /// Ends when the answer's head is overdue, and says which limit that is.
-    async fn head(&self) -> &'static str {
-        loop {
-            let first_byte = self.first_byte.and_then(|limit| self.sent().checked_add(limit));
-            let Some(at) = [first_byte, self.total].into_iter().flatten().min() else { std::future::pending().await };
-            tokio::time::sleep_until(at).await;
-            if self.total.is_some_and(|total| total <= at) {
-                return "the exchange took too long (timeouts.total)";
-            }
-            let sending = self.upload.as_ref().is_some_and(|u| u.ended.get().is_none());
-            if !sending && self.first_byte.is_some_and(|limit| self.sent() + limit <= at) {
-                return "no first byte of an answer in time (timeouts.first_byte)";
-            }
-        }
-    }
-
-    /// When the request was sent to its end; now, while that is still going on.
-    fn sent(&self) -> Instant {
-        match &self.upload {
-            None => self.begun,
-            Some(upload) => upload.ended.get().unwrap_or_else(Instant::now),
-        }
-    }
-
-    fn for_body(&self) -> Option<std::pin::Pin<Box<tokio::time::Sleep>>> {
-        self.total.map(|at| Box::pin(tokio::time::sleep_until(at)))
-    }
+fn from_upstream(worker: &Worker, answer: Answer, exchange: Exchange) -> Response<Body> {
+    let Answer { head, lease, is_odd, deadline, stall } = answer;
+    let stall = Stall::new(&worker.stalls, stall);
+    head.map(|incoming| Body::upstream(AnswerBody { incoming, exchange, lease: Some(lease), is_odd, deadline, stall }))
 }
 
 fn access_head(request: &Request<Received>) -> Head {
     let headers = request.headers();
+    let host = headers.get(header::HOST).cloned();
+    let authority = || request.uri().authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
     Head {
         method: request.method().clone(),
-        host: headers.get(header::HOST).cloned().unwrap_or_else(|| HeaderValue::from_static("")),
+        host: host.or_else(authority).unwrap_or_else(|| HeaderValue::from_static("")),
         uri: request.uri().clone(),
         version: request.version(),
         traceparent: headers.get("traceparent").cloned(),

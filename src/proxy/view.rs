@@ -10,14 +10,19 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::body::RequestBody;
+use super::upload::RequestBody;
 use super::worker::Worker;
-use crate::config::Listener;
+use crate::config::{HostHeader, Listener};
 use crate::model::ListenerName;
-use crate::net::upstream::Upstream;
+use crate::net::upstream::{Settings, Upstream};
+use crate::pool::Endpoint;
 use crate::routing::{Deck, Shares};
 use crate::state::{Snapshot, SplitState};
 use crate::telemetry::{CodeCell, VersionCell};
+use crate::tls;
+
+/// The epoch of what rules send.
+const RULES: u64 = u64::MAX;
 
 /// See the file's head. Indexes are those of the configuration.
 pub(super) struct View {
@@ -31,12 +36,19 @@ pub(super) struct SplitView {
     deck: Rc<RefCell<Deck>>,
     shares: Shares,
     pub(super) versions: Vec<VersionView>,
+    /// `rule:NAME` of each rule.
+    pub(super) rules: Vec<String>,
 }
 
 pub(super) struct VersionView {
     pub(super) cell: Arc<VersionCell>,
+    /// For traffic of rules, which counts in no analysis.
+    pub(super) rule_cell: Arc<VersionCell>,
     /// In the order of the pool's endpoints.
     pub(super) upstreams: Vec<Rc<Upstream<RequestBody>>>,
+    /// The same for tunnels.
+    pub(super) tunnels: Vec<Rc<Upstream<RequestBody>>>,
+    pub(super) host: HostHeader,
     /// `weir-version`, if it is to be shown.
     pub(super) shown_as: Option<HeaderValue>,
 }
@@ -86,18 +98,41 @@ impl SplitView {
             Some(old) => old.deck.clone(),
             None => Rc::new(RefCell::new(Deck::new(&mut worker.rng.borrow_mut()))),
         };
-        let idle_cap = config.pool.idle_per_endpoint.div_ceil(worker.of);
-        let versions = state.versions.iter().map(|v| VersionView {
-            cell: worker.cells.version(worker.index, &state.name, &v.name, state.epoch),
-            upstreams: v.pool.endpoints().iter().map(|e| worker.upstream(e, idle_cap, config.timeouts.idle)).collect(),
-            shown_as: config.expose_version.then(|| HeaderValue::from_str(v.name.as_str()).ok()).flatten(),
+        // Without rules nothing is recorded there.
+        let rule_epoch = if config.rules.is_empty() { state.epoch } else { RULES };
+        let versions = state.versions.iter().enumerate().map(|(i, v)| {
+            let cell = |epoch| worker.cells.version(worker.index, &state.name, &v.name, epoch);
+            let endpoints = || v.pool.endpoints().iter().map(|e| (e, settings(worker, snapshot, (index, i), e)));
+            VersionView {
+                cell: cell(state.epoch),
+                rule_cell: cell(rule_epoch),
+                upstreams: endpoints().map(|(e, settings)| worker.upstream(e, settings)).collect(),
+                tunnels: endpoints().map(|(e, settings)| worker.tunnels(e, settings)).collect(),
+                host: config.versions[i].host,
+                shown_as: config.expose_version.then(|| HeaderValue::from_str(v.name.as_str()).ok()).flatten(),
+            }
         });
         let versions = versions.collect();
-        Self { deck, shares: Shares::new(&state.coin.0), versions, state }
+        let rules = config.rules.iter().map(|rule| format!("rule:{}", rule.name)).collect();
+        Self { deck, shares: Shares::new(&state.coin.0), versions, rules, state }
     }
 
     /// The version the coin gives this request; `None` when none is open.
     pub(super) fn pick(&self, rng: &mut fastrand::Rng) -> Option<usize> {
         self.shares.pick(self.deck.borrow_mut().deal(rng))
+    }
+}
+
+/// How an endpoint of version `i` of split `s` is spoken to.
+fn settings(worker: &Worker, snapshot: &Snapshot, (s, i): (usize, usize), endpoint: &Endpoint) -> Settings {
+    let split = &snapshot.config.splits[s];
+    let version = &split.versions[i];
+    let client = snapshot.upstream_tls.get(s).and_then(|versions| versions.get(i)).cloned().flatten();
+    let name = version.tls.as_ref().map(|tls| tls::server_name(tls, endpoint.address().ip()));
+    Settings {
+        idle_cap: split.pool.idle_per_endpoint.div_ceil(worker.of),
+        idle_for: split.timeouts.idle,
+        protocol: version.protocol,
+        tls: client.zip(name),
     }
 }

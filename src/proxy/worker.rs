@@ -4,7 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use slab::Slab;
+use tokio::sync::Notify;
 
-use super::body::RequestBody;
 use super::client::{Client, Phase, Protocol};
 use super::client_io::Transport;
 use super::clock::Clock;
@@ -21,9 +21,11 @@ use super::connection::GRACE;
 use super::flush::Flusher;
 use super::http2::Runners;
 use super::stall::Stalls;
+use super::upload::RequestBody;
 use super::view::View;
+use crate::config::{self, Bind};
 use crate::model::Instant;
-use crate::net::upstream::Upstream;
+use crate::net::upstream::{Settings, Upstream};
 use crate::pool::Endpoint;
 use crate::state::Snapshot;
 use crate::telemetry::{AccessLog, Cells, Format};
@@ -32,8 +34,15 @@ use crate::telemetry::{AccessLog, Cells, Format};
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
 type SnapshotCache = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
-/// By the endpoint's address in memory, which it keeps for as long as it is in here.
-type Upstreams = HashMap<*const Endpoint, (Arc<Endpoint>, Rc<Upstream<RequestBody>>)>;
+/// By the endpoint's address in memory, which it keeps for as long as it is in here, and whether it is for tunnels.
+type Upstreams = HashMap<(*const Endpoint, bool), (Arc<Endpoint>, Rc<Upstream<RequestBody>>)>;
+
+/// What all workers have in common.
+pub(super) struct Shared {
+    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(super) swapped: Arc<Notify>,
+    pub(super) cells: Arc<Cells>,
+}
 
 /// See the file's head.
 pub(super) struct Worker {
@@ -41,6 +50,8 @@ pub(super) struct Worker {
     /// How many workers there are.
     pub(super) of: usize,
     pub(super) cells: Arc<Cells>,
+    /// Woken when there is a new snapshot, for those who wait for one.
+    pub(super) swapped: Arc<Notify>,
     pub(super) access: AccessLog,
     pub(super) rng: RefCell<fastrand::Rng>,
     pub(super) clock: Rc<Clock>,
@@ -53,33 +64,31 @@ pub(super) struct Worker {
     view: RefCell<Option<Rc<View>>>,
     upstreams: RefCell<Upstreams>,
     pub(super) clients: RefCell<Slab<Rc<Client>>>,
+    /// Connections that have not said yet whose they are; see `arrival`.
+    pub(super) arriving: Cell<usize>,
     /// Set when the process goes down: answers say `Connection: close`.
     closing: Cell<Option<Instant>>,
 }
 
 impl Worker {
-    pub(super) fn new(
-        index: usize,
-        of: usize,
-        shared: Arc<ArcSwap<Snapshot>>,
-        cells: Arc<Cells>,
-        access: AccessLog,
-    ) -> Rc<Self> {
+    pub(super) fn new(index: usize, of: usize, shared: Shared, access: AccessLog) -> Rc<Self> {
         let clock = Rc::new(Clock::new());
         let worker = Self {
             index,
             of,
-            cells,
+            cells: shared.cells,
+            swapped: shared.swapped,
             access,
             rng: RefCell::new(fastrand::Rng::new()),
             flusher: Rc::default(),
             stalls: Stalls::new(clock.clone()),
             runners: Runners::default(),
             clock,
-            snapshot: RefCell::new(Cache::new(shared)),
+            snapshot: RefCell::new(Cache::new(shared.snapshot)),
             view: RefCell::new(None),
             upstreams: RefCell::default(),
             clients: RefCell::default(),
+            arriving: Cell::new(0),
             closing: Cell::new(None),
         };
         worker.view();
@@ -106,17 +115,34 @@ impl Worker {
     }
 
     /// This worker's connections to an endpoint.
-    pub(super) fn upstream(
+    pub(super) fn upstream(&self, endpoint: &Arc<Endpoint>, settings: Settings) -> Rc<Upstream<RequestBody>> {
+        self.connections(endpoint, settings, false)
+    }
+
+    /// Those for tunnels: where TLS would choose HTTP/2, in which few servers open tunnels, HTTP/1.1 ones of their own.
+    pub(super) fn tunnels(&self, endpoint: &Arc<Endpoint>, settings: Settings) -> Rc<Upstream<RequestBody>> {
+        let may_choose = settings.protocol == config::Protocol::Auto && settings.tls.is_some();
+        let protocol = if may_choose { config::Protocol::Http1 } else { settings.protocol };
+        self.connections(endpoint, Settings { protocol, ..settings }, may_choose)
+    }
+
+    fn connections(
         &self,
         endpoint: &Arc<Endpoint>,
-        idle_cap: usize,
-        idle_for: Option<Duration>,
+        settings: Settings,
+        for_tunnels: bool,
     ) -> Rc<Upstream<RequestBody>> {
         let mut upstreams = self.upstreams.borrow_mut();
-        let new = || (endpoint.clone(), Rc::new(Upstream::new(endpoint.address(), idle_cap, idle_for)));
-        let upstream = upstreams.entry(Arc::as_ptr(endpoint)).or_insert_with(new).1.clone();
-        upstream.set_limits(idle_cap, idle_for);
-        upstream
+        match upstreams.entry((Arc::as_ptr(endpoint), for_tunnels)) {
+            Entry::Occupied(entry) => {
+                entry.get().1.configure(settings);
+                entry.get().1.clone()
+            }
+            Entry::Vacant(entry) => {
+                let new = Rc::new(Upstream::new(endpoint.address(), settings));
+                entry.insert((endpoint.clone(), new)).1.clone()
+            }
+        }
     }
 
     pub(super) fn wall_clock(&self, at: Instant) -> SystemTime {
@@ -133,9 +159,9 @@ impl Worker {
     }
 
     /// The same for the clients of one listener that has left the configuration.
-    pub(super) fn close_listener(&self, address: SocketAddr) {
+    pub(super) fn close_listener(&self, address: &Bind) {
         let now = Instant::now();
-        for (_, client) in self.clients.borrow().iter().filter(|(_, c)| c.local_port == address.port()) {
+        for (_, client) in self.clients.borrow().iter().filter(|(_, c)| *c.local == *address) {
             client.close(now);
         }
     }
@@ -160,8 +186,8 @@ impl Worker {
     fn tick(&self) {
         self.clock.tick();
         let view = self.view();
-        self.tidy_clients(&view);
         self.stalls.look();
+        self.tidy_clients(&view);
         self.tidy_upstreams();
         self.access.flush();
     }
@@ -176,7 +202,13 @@ impl Worker {
                 continue;
             }
             match client.phase() {
-                Phase::Busy => {}
+                Phase::Busy => {
+                    let Some(since) = client.blocked.get() else { continue };
+                    let body = view.listener(&client.listener).and_then(|(_, l)| l.timeouts.body);
+                    if over(since, body) {
+                        client.abort();
+                    }
+                }
                 Phase::Idle if closing.is_some_and(|at| now.duration_since(at) >= GRACE) => client.finish(),
                 phase => {
                     let Some((_, listener)) = view.listener(&client.listener) else { continue };

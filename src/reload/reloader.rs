@@ -215,18 +215,17 @@ impl Reloader {
     }
 }
 
-/// The addresses a configuration listens on.
 /// What a configuration wants to listen on.
-pub fn wanted(config: &Config) -> Vec<(ListenerName, std::net::SocketAddr)> {
-    let tcp = |l: &Listener| -> Vec<_> {
-        l.bind.iter().filter_map(Bind::tcp).map(|address| (l.name.clone(), address)).collect()
+pub fn wanted(config: &Config) -> Vec<(ListenerName, Bind)> {
+    let of = |listener: &Listener| -> Vec<_> {
+        listener.bind.iter().map(|bind| (listener.name.clone(), bind.clone())).collect()
     };
-    config.listeners.iter().flat_map(tcp).collect()
+    config.listeners.iter().flat_map(of).collect()
 }
 
 async fn close(stopping: Stopping) {
     let stopped = stopping.finish().await;
-    let address = stopped.address;
+    let address = &stopped.address;
     if stopped.emptied && stopped.half_open == 0 {
         tracing::info!(event = "listener-closed", %address);
     } else {
@@ -253,7 +252,11 @@ impl Rejected {
 pub fn not_bound(config: &Config, Refused { name, error }: &Refused) -> Problem {
     let code = match error {
         BindError::InUse { .. } | BindError::NotPermitted { .. } => "address-in-use",
-        BindError::NotLocal { .. } | BindError::Other { .. } => "bad-address",
+        BindError::NotLocal { .. }
+        | BindError::NoFolder { .. }
+        | BindError::NotASocket { .. }
+        | BindError::TooLong { .. }
+        | BindError::Other { .. } => "bad-address",
     };
     let several = config.listeners.iter().any(|l| l.name == *name && l.bind.len() > 1);
     let which = if several { " (one of its addresses)" } else { "" };
@@ -261,15 +264,19 @@ pub fn not_bound(config: &Config, Refused { name, error }: &Refused) -> Problem 
     Problem { code, is_warning: false, key: format!("listeners.{name}.bind"), message, help: error.remedy() }
 }
 
-fn not_applied(error: &ApplyError) -> Problem {
-    let (code, help) = match error {
+/// What an order that the store refused looks like in a report.
+pub fn not_applied(error: &ApplyError) -> Problem {
+    let message = error.to_string();
+    let (code, key, help) = match error {
         ApplyError::HeldConflict(_) => {
-            ("held-conflict", "`weir release` the split first, or keep the version it needs")
+            ("held-conflict", "splits", "`weir release` the split first, or keep the version it needs")
         }
-        _ => ("not-applied", "the configuration in force is as it was"),
+        ApplyError::BadTls { key, .. } => {
+            ("bad-certificate", key.as_str(), "the certificates in force go on; mend the files or what names them")
+        }
+        _ => ("not-applied", "splits", "the configuration in force is as it was"),
     };
-    let help = help.to_owned();
-    Problem { code, is_warning: false, key: "splits".to_owned(), message: error.to_string(), help }
+    Problem { code, is_warning: false, key: key.to_owned(), message, help: help.to_owned() }
 }
 
 fn internal(error: &dyn fmt::Display) -> Problem {

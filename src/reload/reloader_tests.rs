@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::config;
 use crate::model::{RouteName, SplitName, VersionName, Weight};
-use crate::net::listen::ListenerCommand;
+use crate::net::listen::{ListenerCommand, ListeningSocket};
 use crate::pool::Registry;
 use crate::reload::{last_good_path, watch};
 use crate::state::OpenOptions;
@@ -62,7 +62,7 @@ impl Scene {
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.listening().iter().map(|l| l.address).collect()
+        self.listeners.listening().iter().map(|l| l.address.tcp().unwrap()).collect()
     }
 
     async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
@@ -77,7 +77,7 @@ impl Scene {
 
 /// Workers that keep their sockets until they are told to drop them.
 fn workers() -> crate::net::listen::Sink {
-    let sockets: [Mutex<Vec<(SocketAddr, TcpListener)>>; 2] = Default::default();
+    let sockets: [Mutex<Vec<(Bind, ListeningSocket)>>; 2] = Default::default();
     Arc::new(move |worker, command| {
         let mut mine = sockets[worker].lock().unwrap();
         match command {

@@ -1,13 +1,18 @@
-//! The route table: from a request's listener, host, path and method to a split.
+//! The route table: from what a request is to the route it takes.
 //!
 //! Built once per configuration. A host leads to its group, a group's paths are found by hash (exact, and each prefix
 //! of whole segments from the longest to the shortest), regexes come last. Invariant: rules that share a host and a
-//! path are kept in the order of precedence (a method before none, then file order), so the first that fits wins.
+//! path are kept in the order of precedence (a method before none, then most fields, cookies and parameters, an address
+//! before none, then file order), so the first that fits wins.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::net::IpAddr;
 
+use http::HeaderMap;
 use regex::Regex;
 
+use super::matcher;
 use crate::config::{Config, HostMatch, Match, PathMatch, Route};
 use crate::model::RouteName;
 
@@ -45,6 +50,20 @@ pub struct Query<'a> {
     pub host: &'a str,
     pub path: &'a str,
     pub method: &'a str,
+    pub headers: &'a HeaderMap,
+    /// As it came, without `?`.
+    pub query: Option<&'a str>,
+    /// `None` for clients without an address (on a Unix socket).
+    pub client: Option<IpAddr>,
+}
+
+/// The route a request takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Index into `config.routes`, as of `RouteTable::targets`.
+    pub route: usize,
+    /// Length of the `path_prefix` that matched, for `strip_prefix`; 0 if none did.
+    pub prefix: usize,
 }
 
 /// One alternative of one route.
@@ -53,13 +72,25 @@ struct Rule {
     route: usize,
     /// Indexes into `config.listeners`; empty = all.
     listeners: Vec<usize>,
-    methods: Vec<String>,
+    /// What is left to be asked once host and path are found.
+    rest: Match,
 }
 
 impl Rule {
+    fn new(route: usize, listeners: Vec<usize>, one: &Match) -> Self {
+        Self { route, listeners, rest: Match { host: None, path: None, ..one.clone() } }
+    }
+
     fn fits(&self, query: &Query<'_>) -> bool {
         let here = self.listeners.is_empty() || query.listener.is_some_and(|l| self.listeners.contains(&l));
-        here && (self.methods.is_empty() || self.methods.iter().any(|m| m == query.method))
+        here && matcher::rest_fits(&self.rest, query)
+    }
+
+    /// Smaller comes first (surface.md section 4).
+    fn rank(&self) -> impl Ord {
+        let Match { methods, headers, cookies, queries, client_ip, .. } = &self.rest;
+        let counts = (Reverse(headers.len()), Reverse(cookies.len()), Reverse(queries.len()));
+        (methods.is_empty(), counts, client_ip.is_empty(), self.route)
     }
 }
 
@@ -78,32 +109,31 @@ impl Group {
             Some(PathMatch::Prefix(prefix)) => push_in_order(self.prefix.entry(prefix.clone()).or_default(), rule),
             None => push_in_order(self.prefix.entry(String::new()).or_default(), rule),
             Some(PathMatch::Regex(pattern)) => {
-                if let Ok(regex) = Regex::new(pattern) {
-                    let at = self.regex.partition_point(|(_, r)| before(r, &rule));
-                    self.regex.insert(at, (regex, rule));
-                }
+                let at = self.regex.partition_point(|(_, r)| before(r, &rule));
+                self.regex.insert(at, (pattern.0.clone(), rule));
             }
         }
     }
 
-    fn find(&self, query: &Query<'_>) -> Option<usize> {
+    fn find(&self, query: &Query<'_>) -> Option<Found> {
         let fitting = |rules: &Vec<Rule>| rules.iter().find(|r| r.fits(query)).map(|r| r.route);
-        let exact = || self.exact.get(query.path).and_then(fitting);
-        let prefix = || prefixes(query.path).find_map(|p| self.prefix.get(p).and_then(fitting));
-        let regex = || self.regex.iter().find(|(p, r)| r.fits(query) && p.is_match(query.path)).map(|(_, r)| r.route);
+        let found = |prefix| move |route| Found { route, prefix };
+        let exact = || self.exact.get(query.path).and_then(fitting).map(found(0));
+        let prefix = || prefixes(query.path).find_map(|p| self.prefix.get(p).and_then(fitting).map(found(p.len())));
+        let regex = || self.regex.iter().find(|(p, r)| r.fits(query) && p.is_match(query.path));
         // The prefix `/` (or no path at all) says nothing about the path, so a regex is more specific than it.
-        let root = || self.prefix.get("").and_then(fitting);
+        let root = || self.prefix.get("").and_then(fitting).map(found(0));
         if !self.exact.is_empty()
             && let Some(route) = exact()
         {
             return Some(route);
         }
-        prefix().or_else(regex).or_else(root)
+        prefix().or_else(|| regex().map(|(_, r)| found(0)(r.route))).or_else(root)
     }
 }
 
 fn before(a: &Rule, b: &Rule) -> bool {
-    (a.methods.is_empty(), a.route) <= (b.methods.is_empty(), b.route)
+    a.rank() <= b.rank()
 }
 
 fn push_in_order(rules: &mut Vec<Rule>, rule: Rule) {
@@ -142,11 +172,11 @@ impl RouteTable {
             table.targets.push(RouteTarget { name: route.name.clone(), to });
             let matches = if route.matches.is_empty() { &everything[..] } else { &route.matches };
             for one in matches {
-                let rule = Rule { route: index, listeners: listeners(config, route), methods: one.methods.clone() };
+                let rule = Rule::new(index, listeners(config, route), one);
                 table.group(one.host.as_ref()).add(one.path.as_ref(), rule);
             }
         }
-        table.suffix.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+        table.suffix.sort_by_key(|(suffix, _)| Reverse(suffix.len()));
         table
     }
 
@@ -164,11 +194,11 @@ impl RouteTable {
         }
     }
 
-    /// The index of the most specific route that matches.
-    pub fn find(&self, query: &Query<'_>) -> Option<usize> {
+    /// The most specific route that matches.
+    pub fn find(&self, query: &Query<'_>) -> Option<Found> {
         let exact = || self.exact.get(query.host).and_then(|g| g.find(query));
-        let longer = |s: &str| query.host.len() > s.len() && query.host.ends_with(s);
-        let suffix = || self.suffix.iter().filter(|(s, _)| longer(s)).find_map(|(_, g)| g.find(query));
+        let below = |s: &str| matcher::is_below(query.host, s);
+        let suffix = || self.suffix.iter().filter(|(s, _)| below(s)).find_map(|(_, g)| g.find(query));
         if !self.exact.is_empty()
             && let Some(route) = exact()
         {
@@ -188,94 +218,4 @@ fn listeners(config: &Config, route: &Route) -> Vec<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Name, host, path, methods.
-    type Row<'a> = (&'a str, Option<&'a str>, Option<PathMatch>, &'a [&'a str]);
-
-    fn table(routes: &[Row<'_>]) -> RouteTable {
-        let mut table = RouteTable::default();
-        for (index, (name, host, path, methods)) in routes.iter().enumerate() {
-            table.targets.push(RouteTarget { name: RouteName::new(name).unwrap(), to: Destination::Split(0) });
-            let host = host.map(|h| match h.strip_prefix('*') {
-                Some(suffix) => HostMatch::Suffix(suffix.into()),
-                None => HostMatch::Exact(h.into()),
-            });
-            let methods = methods.iter().map(|m| (*m).to_owned()).collect();
-            let rule = Rule { route: index, listeners: Vec::new(), methods };
-            table.group(host.as_ref()).add(path.as_ref(), rule);
-        }
-        table.suffix.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
-        table
-    }
-
-    fn route<'a>(table: &'a RouteTable, method: &str, host: &str, path: &str) -> Option<&'a str> {
-        let found = table.find(&Query { listener: Some(0), host, path, method });
-        found.map(|i| table.targets()[i].name.as_str())
-    }
-
-    fn exact(p: &str) -> Option<PathMatch> {
-        Some(PathMatch::Exact(p.into()))
-    }
-
-    fn prefix(p: &str) -> Option<PathMatch> {
-        Some(PathMatch::Prefix(p.trim_end_matches('/').into()))
-    }
-
-    #[test]
-    fn the_most_specific_wins_whatever_the_order() {
-        let table = table(&[
-            ("any", None, None, &[]),
-            ("wild", Some("*.example.com"), None, &[]),
-            ("longer-wild", Some("*.eu.example.com"), None, &[]),
-            ("host", Some("shop.example.com"), None, &[]),
-            ("regex", Some("shop.example.com"), Some(PathMatch::Regex("^/v[12]/".into())), &[]),
-            ("prefix", Some("shop.example.com"), prefix("/cart"), &[]),
-            ("longer-prefix", Some("shop.example.com"), prefix("/cart/items/"), &[]),
-            ("exact", Some("shop.example.com"), exact("/cart"), &[]),
-            ("exact-post", Some("shop.example.com"), exact("/cart"), &["POST"]),
-        ]);
-        for (method, host, path, want) in [
-            ("GET", "other.test", "/", "any"),
-            ("GET", "a.example.com", "/", "wild"),
-            ("GET", "a.eu.example.com", "/", "longer-wild"),
-            ("GET", "example.com", "/", "any"),
-            ("GET", "shop.example.com", "/", "host"),
-            ("GET", "shop.example.com", "/v1/x", "regex"),
-            ("GET", "shop.example.com", "/cart", "exact"),
-            ("POST", "shop.example.com", "/cart", "exact-post"),
-            ("GET", "shop.example.com", "/cart/", "prefix"),
-            ("GET", "shop.example.com", "/cart/x", "prefix"),
-            ("GET", "shop.example.com", "/cartoon", "host"),
-            ("GET", "shop.example.com", "/cart/items/7", "longer-prefix"),
-        ] {
-            assert_eq!(route(&table, method, host, path), Some(want), "{method} {host}{path}");
-        }
-    }
-
-    #[test]
-    fn a_route_that_does_not_fit_gives_way_to_a_wider_one() {
-        let table = table(&[("get-only", Some("a.test"), exact("/x"), &["GET"]), ("posts", None, None, &["POST"])]);
-        assert_eq!(route(&table, "GET", "a.test", "/x"), Some("get-only"));
-        assert_eq!(route(&table, "POST", "a.test", "/x"), Some("posts"));
-        assert_eq!(route(&table, "PUT", "a.test", "/x"), None);
-    }
-
-    #[test]
-    fn of_equals_the_first_in_the_file_wins() {
-        let table = table(&[("first", None, prefix("/a"), &[]), ("second", None, prefix("/a"), &[])]);
-        assert_eq!(route(&table, "GET", "", "/a/b"), Some("first"));
-    }
-
-    #[test]
-    fn a_rule_bound_to_a_listener_is_seen_there_only() {
-        let mut table = RouteTable::default();
-        table.targets.push(RouteTarget { name: RouteName::new("inner").unwrap(), to: Destination::Split(0) });
-        table.any.add(None, Rule { route: 0, listeners: vec![1], methods: Vec::new() });
-        let query = |listener| Query { listener, host: "", path: "/", method: "GET" };
-        assert_eq!(table.find(&query(Some(1))), Some(0));
-        assert_eq!(table.find(&query(Some(0))), None);
-        assert_eq!(table.find(&query(None)), None);
-    }
-}
+mod tests;

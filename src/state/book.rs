@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::owners::KeptOwners;
 use super::{HistoryEntry, Override};
 use crate::config::{Split, Version};
 use crate::model::{Revision, SplitName, VersionName, Weight, Weights};
@@ -45,6 +46,9 @@ pub(super) struct Kept {
     pub drained_endpoints: Vec<DrainedEndpoint>,
     /// What `epoch` stands for: index, name and weight of each version that takes requests.
     pub coin: Vec<(usize, VersionName, Weight)>,
+    /// Of a sticky split; follows the coin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owners: Option<KeptOwners>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,8 +71,9 @@ impl Kept {
             drained: Vec::new(),
             drained_endpoints: Vec::new(),
             coin: Vec::new(),
+            owners: None,
         };
-        kept.coin = kept.draw(split);
+        kept.settle(split);
         kept
     }
 
@@ -103,8 +108,14 @@ impl Kept {
         version.endpoints.iter().any(|&a| !self.drains(&version.name, a))
     }
 
-    /// The coin as the orders now say.
-    pub fn draw(&self, split: &Split) -> Vec<(usize, VersionName, Weight)> {
+    /// Makes coin and owners what the orders now say.
+    pub fn settle(&mut self, split: &Split) {
+        self.coin = self.draw(split);
+        let before = self.owners.take();
+        self.owners = split.sticky.as_ref().and_then(|_| KeptOwners::under(before.as_ref(), &self.coin, split));
+    }
+
+    fn draw(&self, split: &Split) -> Vec<(usize, VersionName, Weight)> {
         let weights = self.weights();
         let takes = |v: &Version| !self.closed.contains(&v.name) && !self.is_draining(v);
         let numbered = split.versions.iter().enumerate().filter(|(_, v)| takes(v));

@@ -4,23 +4,36 @@
 //! limits change, so that whoever keeps something per pool keeps it.
 
 use std::collections::HashSet;
+use std::hash::RandomState;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::book::Kept;
 use super::plan::Plan;
+use super::rules::rules;
+use super::secure::Secured;
 use super::{Coin, Snapshot, SplitState, VersionState};
-use crate::config::{Config, Split, Version};
-use crate::model::{Instant, SplitName};
+use crate::config::{Config, Route, Split, Version};
+use crate::model::{Instant, RouteName, SplitName};
 use crate::pool::{Endpoint, EndpointKey, Pool, Registry};
-use crate::routing::RouteTable;
+use crate::rate::Limiter;
+use crate::routing::{Owners, RouteTable};
+
+/// The tag of a split that no rollout has moved.
+const NO_ROLLOUT: &str = "0";
 
 /// Where the endpoints of a pool come from.
 pub(super) type Lookup<'a> = &'a dyn Fn(&EndpointKey) -> Arc<Endpoint>;
 
 /// The snapshot of a plan.
-pub(super) fn snapshot(plan: &Plan, old: Option<&Snapshot>, endpoint: Lookup<'_>, persisted: bool) -> Snapshot {
+pub(super) fn snapshot(
+    plan: &Plan,
+    secured: Secured,
+    old: Option<&Snapshot>,
+    endpoint: Lookup<'_>,
+    persisted: bool,
+) -> Snapshot {
     let same_file = old.filter(|old| Arc::ptr_eq(&old.config, &plan.config));
     let routes = same_file.map_or_else(|| Arc::new(RouteTable::new(&plan.config)), |old| old.routes.clone());
     let split = |split: &Split| {
@@ -33,8 +46,11 @@ pub(super) fn snapshot(plan: &Plan, old: Option<&Snapshot>, endpoint: Lookup<'_>
     Snapshot {
         revision: plan.book.revision,
         splits: plan.config.splits.iter().map(split).collect(),
+        limiters: same_file.map_or_else(|| limiters(&plan.config, old), |old| old.limiters.clone()),
         config: plan.config.clone(),
         routes,
+        tls: secured.listeners,
+        upstream_tls: secured.upstreams,
         persisted,
     }
 }
@@ -45,9 +61,27 @@ pub(super) fn with_persisted(of: &Snapshot, persisted: bool) -> Snapshot {
         revision: of.revision,
         config: of.config.clone(),
         routes: of.routes.clone(),
+        limiters: of.limiters.clone(),
         splits: of.splits.clone(),
+        tls: of.tls.clone(),
+        upstream_tls: of.upstream_tls.clone(),
         persisted,
     }
+}
+
+/// A route whose limit is the same keeps its buckets.
+fn limiters(config: &Config, old: Option<&Snapshot>) -> Vec<Option<Arc<Limiter>>> {
+    let was = |name: &RouteName| {
+        let old = old?;
+        let at = old.config.routes.iter().position(|route| route.name == *name)?;
+        old.limiters.get(at)?.clone()
+    };
+    let limiter = |route: &Route| {
+        let limit = route.rate_limit.as_ref()?;
+        let kept = was(&route.name).filter(|old| old.limit() == limit);
+        Some(kept.unwrap_or_else(|| Arc::new(Limiter::new(limit, Instant::now(), RandomState::new()))))
+    };
+    config.routes.iter().map(limiter).collect()
 }
 
 fn split_state(plan: &Plan, split: &Split, old: Option<&SplitState>, endpoint: Lookup<'_>) -> SplitState {
@@ -66,11 +100,22 @@ fn split_state(plan: &Plan, split: &Split, old: Option<&SplitState>, endpoint: L
         weights: kept.weights().clone(),
         versions: split.versions.iter().map(version).collect(),
         coin: Coin(kept.coin.iter().map(|(i, _, w)| (*i, *w)).collect()),
+        owners: owners(&kept, split),
+        rollout_tag: NO_ROLLOUT.into(),
+        rules: rules(split, &kept),
+        retry_budget: old.map(|old| old.retry_budget.clone()).unwrap_or_default(),
+        holding: old.map(|old| old.holding.clone()).unwrap_or_default(),
         file_weights: kept.file_weights,
         override_: kept.override_,
         stable: kept.stable,
         previous_stable: kept.previous_stable,
     }
+}
+
+/// Nobody owns anything while no version takes requests: the bucket of a draining version is not its any more.
+fn owners(kept: &Kept, split: &Split) -> Option<Arc<Owners>> {
+    let kept = kept.owners.as_ref().filter(|_| !kept.coin.is_empty())?;
+    kept.table(split).map(Arc::new)
 }
 
 fn pool(split: &Split, version: &Version, old: Option<&SplitState>, endpoint: Lookup<'_>) -> Arc<Pool> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::snapshot::Snapshot;
 use crate::config::Config;
 use crate::model::{Actor, Revision, Source, SplitName, VersionName, Weights};
+use crate::tls::TlsError;
 
 /// What is to change. Everything that ever changes what requests see is one of these.
 #[derive(Clone, Debug)]
@@ -104,7 +105,15 @@ pub enum ApplyError {
     /// A reload would remove a version that a held rollback stands on.
     #[error("{0}")]
     HeldConflict(String),
+    /// A reload whose TLS cannot be had.
+    #[error("`{key}`: {source}{}", cause(source))]
+    BadTls { key: String, source: TlsError },
     /// The disk refused; a rollback or reload would have gone ahead.
     #[error("could not write {path}: {source}; nothing was changed")]
     NotPersisted { path: String, source: std::io::Error },
+}
+
+/// What is behind an error, in brackets.
+fn cause(error: &dyn std::error::Error) -> String {
+    error.source().map(|source| format!(" ({source})")).unwrap_or_default()
 }

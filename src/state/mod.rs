@@ -14,11 +14,18 @@ mod disk;
 mod format;
 mod history;
 mod orders;
+mod owners;
 mod plan;
 mod precedence;
 #[cfg(test)]
 mod property_tests;
+mod rules;
+mod secure;
+#[cfg(test)]
+mod secure_tests;
 mod snapshot;
+#[cfg(test)]
+mod sticky_tests;
 mod store;
 #[cfg(test)]
 mod store_tests;
@@ -26,5 +33,5 @@ mod store_tests;
 mod testing;
 
 pub use change::{Applied, ApplyError, Change, ChangeEvent, HistoryEntry, Order};
-pub use snapshot::{Coin, Override, Snapshot, SplitState, VersionState};
+pub use snapshot::{Coin, Override, RuleState, Snapshot, SplitState, VersionState};
 pub use store::{OpenError, OpenOptions, Store};

@@ -66,7 +66,7 @@ fn on_split(before: &Before<'_>, order: &Order, name: &SplitName) -> Result<Opti
     if !carry_out(&mut kept, split, before, order)? {
         return Ok(None);
     }
-    kept.coin = kept.draw(split);
+    kept.settle(split);
     let mut draft = Draft::new(before.book, order, before.at);
     let event = HistoryEntry { split: Some(name.clone()), ..draft.event(kind(&order.change)) };
     let event = match target(&order.change) {
@@ -115,7 +115,7 @@ pub(super) fn reload(
         let before = book.splits.get(&split.name);
         let (kept, verdict) = before.map_or_else(|| Ok((Kept::fresh(split), None)), |k| reconcile(k, split))?;
         let old = was.and_then(|c| c.splits.iter().find(|s| s.name == split.name));
-        if before != Some(&kept) || old.is_some_and(|old| pools_differ(old, split)) {
+        if before != Some(&kept) || old.is_some_and(|old| requests_differ(old, split)) {
             let event = reloaded(&draft, split, before, &kept, verdict);
             draft.touch(&split.name, before, kept, event);
         }
@@ -164,10 +164,10 @@ fn reloaded(
     }
 }
 
-/// Whether requests would see other endpoints or limits.
-fn pools_differ(a: &Split, b: &Split) -> bool {
+/// Whether requests would see other endpoints, limits or rules.
+fn requests_differ(a: &Split, b: &Split) -> bool {
     let seen = |s: &Split| s.versions.iter().map(|v| (v.name.clone(), v.endpoints.clone())).collect::<Vec<_>>();
-    a.pool.max_in_flight != b.pool.max_in_flight || seen(a) != seen(b)
+    a.pool.max_in_flight != b.pool.max_in_flight || a.rules != b.rules || seen(a) != seen(b)
 }
 
 /// A plan in the making.

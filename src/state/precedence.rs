@@ -36,7 +36,7 @@ pub(super) fn reconcile(kept: &Kept, split: &Split) -> Result<(Kept, Option<Verd
     let has = |v: &VersionName| file.weight(v).is_some();
     let listed = |names: &[VersionName]| file.iter().map(|(v, _)| v.clone()).filter(|v| names.contains(v)).collect();
     let in_file = |v: &VersionName, a| split.versions.iter().any(|f| f.name == *v && f.endpoints.contains(&a));
-    let next = Kept {
+    let mut next = Kept {
         stable: split.stable.clone(),
         previous_stable: previous_stable(kept, split).filter(|v| has(v)),
         closed: if override_.as_ref().is_some_and(|o| o.hold) { listed(&kept.closed) } else { Vec::new() },
@@ -46,7 +46,8 @@ pub(super) fn reconcile(kept: &Kept, split: &Split) -> Result<(Kept, Option<Verd
         file_weights: file.clone(),
         ..kept.clone()
     };
-    Ok((Kept { coin: next.draw(split), ..next }, verdict))
+    next.settle(split);
+    Ok((next, verdict))
 }
 
 fn held_verdict(kept: &Kept, held: &Override, file: &Weights, split: &Split) -> Result<Option<Verdict>, String> {

@@ -1,5 +1,5 @@
-//! Any sequence of orders keeps the promises: gapless revisions, coins that follow from the state, nothing
-//! acknowledged forgotten, dry runs that touch nothing.
+//! Any sequence of orders keeps the promises: gapless revisions, coins, owners and rules that follow from the state, no
+//! user moved without need, nothing acknowledged forgotten, dry runs that touch nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,8 +8,9 @@ use proptest::prelude::*;
 
 use super::testing::*;
 use super::*;
-use crate::config::Config;
-use crate::model::Revision;
+use crate::config::{Config, Match, Rule, RuleChoice, Split, Sticky};
+use crate::model::{Revision, Weight};
+use crate::routing::{BUCKETS, Bucket, Owners};
 
 const VERSIONS: [&str; 4] = ["v1", "v2", "v3", "v4"];
 
@@ -42,6 +43,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// With a rule for everybody, another for testers; sticky or not.
+fn ruled(name: &str, pairs: &[(&str, u32)], sticky: bool) -> Split {
+    let weights = (0..pairs.len()).map(|i| (i, Weight::new(1).unwrap())).collect();
+    let rule = |name: &str, choice, test| Rule { name: name.into(), matches: vec![Match::default()], choice, test };
+    let rules = vec![rule("all", RuleChoice::Weights(weights), false), rule("test", RuleChoice::Version(0), true)];
+    Split { sticky: sticky.then_some(Sticky::ClientIp), rules, ..split(name, pairs) }
+}
+
 /// A valid file, or none if the step does not make one.
 fn file(dir: &std::path::Path, given: &[Option<u32>; 4], rotate: usize, second: bool) -> Option<Arc<Config>> {
     let mut pairs: Vec<_> = VERSIONS.into_iter().zip(given).filter_map(|(v, w)| w.map(|w| (v, w))).collect();
@@ -51,7 +60,7 @@ fn file(dir: &std::path::Path, given: &[Option<u32>; 4], rotate: usize, second: 
     let by = rotate % pairs.len();
     pairs.rotate_left(by);
     let blog = second.then(|| split("blog", &[("a", 1)]));
-    Some(config(dir, std::iter::once(split("shop", &pairs)).chain(blog).collect()))
+    Some(config(dir, std::iter::once(ruled("shop", &pairs, rotate != 3)).chain(blog).collect()))
 }
 
 fn change(step: &Step, store: &Store, dir: &std::path::Path) -> Option<Change> {
@@ -86,7 +95,10 @@ fn remembered(snapshot: &Snapshot) -> String {
         let stables = (&s.stable, &s.previous_stable);
         format!(
             "{:?}",
-            (&s.name, s.revision, s.epoch, &s.weights, &s.file_weights, &s.override_, stables, versions, &s.coin)
+            (
+                (&s.name, s.revision, s.epoch, &s.weights, &s.file_weights, &s.override_),
+                (stables, versions, &s.coin, &s.owners, &s.rules)
+            )
         )
     };
     format!("{:?} {:?}", snapshot.revision, snapshot.splits.iter().map(split).collect::<Vec<_>>())
@@ -102,10 +114,48 @@ fn check(snapshot: &Snapshot) {
         assert_eq!(split.coin.0, open.map(|(i, v)| (i, v.weight)).collect::<Vec<_>>());
         let stopped = split.versions.iter().filter(|v| !v.weight.is_zero()).all(|v| v.draining);
         assert_eq!(split.coin.0.is_empty(), stopped, "a version with weight is never closed");
+        check_rules(split);
+        assert_eq!(split.owners.is_some(), file.sticky.is_some() && !split.coin.0.is_empty());
+        let fresh = Owners::new(&split.coin.0).map(|owners| counts(split, &owners));
+        assert!(split.owners.as_ref().is_none_or(|owners| Some(counts(split, owners)) == fresh), "shares are exact");
         for version in split.versions.iter().filter(|v| v.draining) {
             assert!(version.pool.endpoints().iter().all(|e| e.is_draining()));
         }
     }
+}
+
+fn check_rules(split: &SplitState) {
+    let takes = |test: bool| {
+        let takes = |v: &VersionState| !v.draining && (test || !v.closed);
+        split.versions.iter().map(takes).collect::<Vec<_>>()
+    };
+    let Some(rules) = (!split.rules.is_empty()).then_some(&split.rules) else {
+        assert!(split.name.as_str() != "shop" || takes(false).iter().all(|t| !t) && !takes(true)[0]);
+        return;
+    };
+    let all: Vec<_> = takes(false).iter().enumerate().filter(|(_, t)| **t).map(|(i, _)| i).collect();
+    let of = |index| rules.iter().find(|r| r.index == index).map(|r| r.choices.iter().map(|c| c.0).collect::<Vec<_>>());
+    assert_eq!(of(0).unwrap_or_default(), all);
+    assert_eq!(of(1), takes(true)[0].then(|| vec![0]));
+}
+
+/// How many buckets each version has.
+fn counts(split: &SplitState, owners: &Owners) -> Vec<usize> {
+    let mut counts = vec![0; split.versions.len()];
+    owners.runs().for_each(|(owner, length)| counts[owner.unwrap()] += usize::from(length));
+    counts
+}
+
+/// A bucket changes hands only because its owner had to give some up.
+fn check_moves(before: &SplitState, after: &SplitState) {
+    let (Some(was), Some(is)) = (&before.owners, &after.owners) else { return };
+    let index = |v: &VersionState| after.versions.iter().position(|a| a.name == v.name);
+    let now_at: Vec<_> = before.versions.iter().map(index).collect();
+    let buckets = (0..BUCKETS).filter_map(Bucket::new);
+    let moved = buckets.filter(|&b| now_at[was.owner(b)] != Some(is.owner(b))).count();
+    let (had, has) = (counts(before, was), counts(after, is));
+    let given: usize = now_at.iter().zip(had).map(|(now, had)| had.saturating_sub(now.map_or(0, |i| has[i]))).sum();
+    assert_eq!(moved, given);
 }
 
 /// One coin, one epoch, over the whole run.
@@ -119,7 +169,7 @@ fn check_epochs(seen: &mut HashMap<(String, u64), Vec<String>>, snapshot: &Snaps
 
 fn run(steps: &[Step]) {
     let dir = tempfile::tempdir().unwrap();
-    let mut store = open(shop(dir.path(), &[("v1", 90), ("v2", 10)]));
+    let mut store = open(config(dir.path(), vec![ruled("shop", &[("v1", 90), ("v2", 10)], true)]));
     let mut epochs = HashMap::new();
     for step in steps {
         let before = store.snapshot();
@@ -153,6 +203,7 @@ fn run(steps: &[Step]) {
             assert_eq!(remembered(&store.snapshot()), shown);
         }
         check(&store.snapshot());
+        check_moves(&before.splits[0], &store.snapshot().splits[0]);
         check_epochs(&mut epochs, &store.snapshot());
     }
     let history: Vec<_> = store.history(None, usize::MAX, None).iter().rev().map(|e| e.revision).collect();

@@ -5,10 +5,13 @@
 
 use std::sync::Arc;
 
+use rustls::{ClientConfig, ServerConfig};
+
 use crate::config::Config;
 use crate::model::{Actor, Revision, Source, SplitName, VersionName, Weight, Weights};
-use crate::pool::Pool;
-use crate::routing::RouteTable;
+use crate::pool::{Pool, RetryBudget, Waiting};
+use crate::rate::Limiter;
+use crate::routing::{Owners, RouteTable};
 
 /// See the file's head.
 #[derive(Debug)]
@@ -16,7 +19,13 @@ pub struct Snapshot {
     pub revision: Revision,
     pub config: Arc<Config>,
     pub routes: Arc<RouteTable>,
+    /// By route; kept through reloads that leave its limit alone.
+    pub limiters: Vec<Option<Arc<Limiter>>>,
     pub splits: Vec<Arc<SplitState>>,
+    /// By index of `config.listeners`; `None` where cleartext is spoken.
+    pub tls: Vec<Option<Arc<ServerConfig>>>,
+    /// By index of `config.splits` and of their `versions`; `None` where cleartext is spoken.
+    pub upstream_tls: Vec<Vec<Option<Arc<ClientConfig>>>>,
     /// False once a write to `state_dir` has failed, or in memory mode.
     pub persisted: bool,
 }
@@ -41,6 +50,26 @@ pub struct SplitState {
     pub versions: Vec<VersionState>,
     /// What the deck deals from: versions that are open and have weight, with their weights.
     pub coin: Coin,
+    /// Which version each sticky bucket has, when the split is sticky and the coin not empty; only versions of the coin
+    /// own any.
+    pub owners: Option<Arc<Owners>>,
+    /// Which rollout the sticky cookie of a request must name for the user to count as seen; `0`: none yet.
+    pub rollout_tag: Arc<str>,
+    /// The rules that can choose somebody now, in order.
+    pub rules: Vec<RuleState>,
+    /// Retries in flight; the same one through reloads.
+    pub retry_budget: Arc<RetryBudget>,
+    /// Requests that wait for an endpoint; the same one through reloads.
+    pub holding: Arc<Waiting>,
+}
+
+/// What a rule may choose now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleState {
+    /// Into the split's `rules` in the configuration.
+    pub index: usize,
+    /// (Index into `versions`, weight above 0), by version; at least one. Closed versions only for `test` rules.
+    pub choices: Vec<(usize, Weight)>,
 }
 
 /// The versions a request may get by weight: (index into `versions`, weight above 0). Empty: none is open.
@@ -86,6 +115,11 @@ impl SplitState {
     /// The version of that name.
     pub fn version(&self, name: &str) -> Option<&VersionState> {
         self.versions.iter().find(|v| v.name.as_str() == name)
+    }
+
+    /// What is in flight at its endpoints, of all kinds; the sum is not of one instant.
+    pub fn in_flight(&self) -> u32 {
+        self.versions.iter().flat_map(|v| v.pool.endpoints()).map(|e| e.counts().total()).sum()
     }
 
     /// Weights are held against the file by a rollback.

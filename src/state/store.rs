@@ -11,16 +11,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 use super::book::Book;
 use super::disk::{self, Disk, NoDisk};
 use super::history::{Log, Memory};
 use super::plan::{Before, Plan, plan, reload};
+use super::secure::Secured;
 use super::{Applied, ApplyError, Change, ChangeEvent, HistoryEntry, Order, Snapshot, build, format};
 use crate::config::Config;
 use crate::model::{Actor, Instant, Source, SplitName, rfc3339_ms};
 use crate::pool::{Endpoint, EndpointKey, Registry};
+use crate::tls::Shared;
 
 /// Events a slow subscriber may lag behind before it loses some.
 const EVENTS: usize = 256;
@@ -43,13 +45,18 @@ pub enum OpenError {
     Locked { path: PathBuf, holder: Option<u32> },
     #[error("{0}")]
     HeldConflict(String),
+    #[error("{0}")]
+    BadTls(String),
 }
 
 /// See the file's head.
 #[derive(Debug)]
 pub struct Store {
     current: Arc<ArcSwap<Snapshot>>,
+    swapped: Arc<Notify>,
     registry: Arc<Registry>,
+    /// What TLS sessions need to outlive reloads.
+    tls: Shared,
     events: broadcast::Sender<ChangeEvent>,
     /// Apart from the writer, so that reading history does not wait for the disk.
     memory: Mutex<Memory>,
@@ -76,7 +83,8 @@ impl Store {
     /// Reads what is remembered, puts it on top of the file, and takes the directory for this process.
     ///
     /// # Errors
-    /// Another process has the directory; the state is of a newer format; a held override cannot stand on this file.
+    /// Another process has the directory; the state is of a newer format; a held override cannot stand on this file; its
+    /// TLS cannot be had.
     pub fn open(config: Arc<Config>, registry: Arc<Registry>, options: &OpenOptions) -> Result<Self, OpenError> {
         let dir = &config.admin.state_dir;
         let disk = open_disk(dir)?;
@@ -97,11 +105,14 @@ impl Store {
             .map_err(|why| OpenError::HeldConflict(format!("{why} (or forget all state: empty {})", dir.display())))?;
         let is_new = plan.is_some() || found.stale;
         let plan = plan.unwrap_or_else(|| Plan { book, config, touched: Default::default(), events: Vec::new() });
-        let first = build::snapshot(&plan, None, &|key| registry.endpoint(key), files.is_some());
+        let (tls, secured) = secure(&plan)?;
+        let first = build::snapshot(&plan, secured, None, &|key| registry.endpoint(key), files.is_some());
         build::settle_drains(&plan, &first, Instant::now());
         let store = Self {
             current: Arc::new(ArcSwap::from_pointee(first)),
+            swapped: Arc::default(),
             registry,
+            tls,
             events: broadcast::Sender::new(EVENTS),
             memory: Mutex::new(memory),
             writer: Mutex::new(Writer { book: plan.book, files, dirty: is_new }),
@@ -117,6 +128,11 @@ impl Store {
     /// What is in force now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.current.load_full()
+    }
+
+    /// Woken after every swap, for those who wait for one.
+    pub fn swapped(&self) -> Arc<Notify> {
+        self.swapped.clone()
     }
 
     /// For the data plane's cached reads.
@@ -142,12 +158,15 @@ impl Store {
         let Some(plan) = plan(&before, &order)? else {
             return Ok(Applied { persisted: now.persisted, snapshot: now, changed: false, events: Vec::new() });
         };
+        let secured = Secured::new(&plan.config, Some(&now), &self.tls)?;
         if order.dry_run {
-            return Ok(self.rehearse(&now, plan));
+            return Ok(self.rehearse(&now, plan, secured));
         }
         match order.change {
-            Change::Reload { .. } | Change::Rollback { .. } => Ok(self.swap_then_write(&mut writer, &now, plan)),
-            _ => self.write_then_swap(&mut writer, &now, plan, &order.change),
+            Change::Reload { .. } | Change::Rollback { .. } => {
+                Ok(self.swap_then_write(&mut writer, &now, plan, secured))
+            }
+            _ => self.write_then_swap(&mut writer, &now, (plan, secured), &order.change),
         }
     }
 
@@ -187,17 +206,17 @@ impl Store {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn rehearse(&self, now: &Snapshot, plan: Plan) -> Applied {
+    fn rehearse(&self, now: &Snapshot, plan: Plan, secured: Secured) -> Applied {
         let known = |key: &EndpointKey| self.registry.find(key).unwrap_or_else(|| Arc::new(Endpoint::new(key.address)));
-        let snapshot = Arc::new(build::snapshot(&plan, Some(now), &known, now.persisted));
+        let snapshot = Arc::new(build::snapshot(&plan, secured, Some(now), &known, now.persisted));
         Applied { snapshot, changed: true, persisted: now.persisted, events: plan.events }
     }
 
-    fn swap_then_write(&self, writer: &mut Writer, now: &Snapshot, plan: Plan) -> Applied {
-        let next = build::snapshot(&plan, Some(now), &|key| self.registry.endpoint(key), now.persisted);
+    fn swap_then_write(&self, writer: &mut Writer, now: &Snapshot, plan: Plan, secured: Secured) -> Applied {
+        let next = build::snapshot(&plan, secured, Some(now), &|key| self.registry.endpoint(key), now.persisted);
         // Before the swap: an endpoint that comes back must not take requests while its version drains.
         build::settle_drains(&plan, &next, Instant::now());
-        self.current.store(Arc::new(next));
+        self.swap(Arc::new(next));
         build::remove_gone(&self.registry, &now.config, &plan.config, Instant::now());
         writer.book = plan.book;
         self.publish(&plan.events);
@@ -209,7 +228,7 @@ impl Store {
         &self,
         writer: &mut Writer,
         now: &Snapshot,
-        plan: Plan,
+        (plan, secured): (Plan, Secured),
         change: &Change,
     ) -> Result<Applied, ApplyError> {
         if let Err((path, source)) = self.write(writer, &plan.book) {
@@ -220,14 +239,15 @@ impl Store {
         }
         writer.dirty = false;
         let persisted = writer.files.is_some();
-        let next = Arc::new(build::snapshot(&plan, Some(now), &|key| self.registry.endpoint(key), persisted));
+        let find = |key: &EndpointKey| self.registry.endpoint(key);
+        let next = Arc::new(build::snapshot(&plan, secured, Some(now), &find, persisted));
         // A drain after the swap, so that a request refused here finds the new coin when it looks again.
         if matches!(change, Change::Drain { .. }) {
-            self.current.store(next.clone());
+            self.swap(next.clone());
             build::settle_drains(&plan, &next, Instant::now());
         } else {
             build::settle_drains(&plan, &next, Instant::now());
-            self.current.store(next.clone());
+            self.swap(next.clone());
         }
         writer.book = plan.book;
         self.publish(&plan.events);
@@ -266,8 +286,13 @@ impl Store {
     fn show_persisted(&self, persisted: bool) {
         let now = self.current.load();
         if now.persisted != persisted {
-            self.current.store(Arc::new(build::with_persisted(&now, persisted)));
+            self.swap(Arc::new(build::with_persisted(&now, persisted)));
         }
+    }
+
+    fn swap(&self, next: Arc<Snapshot>) {
+        self.current.store(next);
+        self.swapped.notify_waiters();
     }
 
     fn publish(&self, events: &[HistoryEntry]) {
@@ -290,6 +315,14 @@ fn open_disk(dir: &std::path::Path) -> Result<Option<Disk>, OpenError> {
             Ok(None)
         }
     }
+}
+
+/// The first configuration's TLS, and what will be shared with those to come.
+fn secure(plan: &Plan) -> Result<(Shared, Secured), OpenError> {
+    let key = "tls".to_owned();
+    let shared = Shared::new().map_err(|source| OpenError::BadTls(ApplyError::BadTls { key, source }.to_string()))?;
+    let secured = Secured::new(&plan.config, None, &shared).map_err(|error| OpenError::BadTls(error.to_string()))?;
+    Ok((shared, secured))
 }
 
 fn start_order(config: &Arc<Config>) -> Order {

@@ -16,7 +16,8 @@ pub struct Line<'a> {
     pub ts: SystemTime,
     pub request_id: &'a str,
     pub trace_id: Option<&'a str>,
-    pub client: IpAddr,
+    /// `None`: over a Unix socket, where clients have no address; written `unix`.
+    pub client: Option<IpAddr>,
     pub method: &'a str,
     pub host: &'a str,
     /// Without the query; if one is there all the same, it is left out.
@@ -63,7 +64,10 @@ impl Line<'_> {
         object.str("event", "request");
         object.str("request_id", self.request_id);
         object.opt("trace_id", self.trace_id);
-        object.display("client", self.client);
+        match self.client {
+            Some(ip) => object.display("client", ip),
+            None => object.str("client", "unix"),
+        }
         object.str("method", self.method);
         object.str("host", self.host);
         object.str("path", self.plain_path());
@@ -139,7 +143,7 @@ pub(super) mod tests {
             ts: UNIX_EPOCH + Duration::from_millis(1_772_366_400_123),
             request_id: "01J",
             trace_id: Some("4bf9"),
-            client: [203, 0, 113, 7].into(),
+            client: Some([203, 0, 113, 7].into()),
             method: "GET",
             host: "shop.example.com",
             path: "/cart?card=4111",

@@ -69,6 +69,8 @@ pub struct VersionCell {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     retries: AtomicU64,
+    spilled: AtomicU64,
+    rescued: AtomicU64,
     causes: [AtomicU64; Cause::ALL.len()],
     buckets: [AtomicU64; BUCKETS],
     total: Durations,
@@ -107,6 +109,8 @@ impl Default for VersionCell {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             retries: AtomicU64::new(0),
+            spilled: AtomicU64::new(0),
+            rescued: AtomicU64::new(0),
             causes: zeroes(),
             buckets: zeroes(),
             total: Durations::default(),
@@ -141,6 +145,16 @@ impl VersionCell {
     pub fn retry(&self) {
         add(&self.retries, 1);
     }
+
+    /// Records a request of this version that went to others, since this one had no endpoint to use.
+    pub fn spill(&self) {
+        add(&self.spilled, 1);
+    }
+
+    /// Records a request that failed here and was answered by stable.
+    pub fn rescue(&self) {
+        add(&self.rescued, 1);
+    }
 }
 
 /// A reading of `Durations`; the sum is in nanoseconds.
@@ -169,6 +183,8 @@ pub(super) struct VersionCounts {
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
     pub(super) retries: u64,
+    pub(super) spilled: u64,
+    pub(super) rescued: u64,
     pub(super) causes: [u64; Cause::ALL.len()],
     pub(super) buckets: [u64; BUCKETS],
     pub(super) total: DurationCounts,
@@ -183,6 +199,8 @@ impl Default for VersionCounts {
             bytes_in: 0,
             bytes_out: 0,
             retries: 0,
+            spilled: 0,
+            rescued: 0,
             causes: Default::default(),
             buckets: [0; BUCKETS],
             total: DurationCounts::default(),
@@ -201,6 +219,8 @@ impl Cell for VersionCell {
             bytes_in: read(&self.bytes_in),
             bytes_out: read(&self.bytes_out),
             retries: read(&self.retries),
+            spilled: read(&self.spilled),
+            rescued: read(&self.rescued),
             causes: read_all(&self.causes),
             buckets: read_all(&self.buckets),
             total: self.total.read(),
@@ -217,6 +237,8 @@ impl Additive for VersionCounts {
             bytes_in: self.bytes_in.wrapping_sub(earlier.bytes_in),
             bytes_out: self.bytes_out.wrapping_sub(earlier.bytes_out),
             retries: self.retries.wrapping_sub(earlier.retries),
+            spilled: self.spilled.wrapping_sub(earlier.spilled),
+            rescued: self.rescued.wrapping_sub(earlier.rescued),
             causes: array_since(&self.causes, &earlier.causes),
             buckets: array_since(&self.buckets, &earlier.buckets),
             total: self.total.since(&earlier.total),
@@ -230,6 +252,8 @@ impl Additive for VersionCounts {
         self.bytes_in = self.bytes_in.wrapping_add(other.bytes_in);
         self.bytes_out = self.bytes_out.wrapping_add(other.bytes_out);
         self.retries = self.retries.wrapping_add(other.retries);
+        self.spilled = self.spilled.wrapping_add(other.spilled);
+        self.rescued = self.rescued.wrapping_add(other.rescued);
         array_add(&mut self.causes, &other.causes);
         array_add(&mut self.buckets, &other.buckets);
         self.total.add(&other.total);
@@ -296,6 +320,8 @@ pub struct ListenerCell {
     opened: AtomicU64,
     closed: AtomicU64,
     refused: [AtomicU64; Refusal::ALL.len()],
+    /// Done, failed.
+    handshakes: [AtomicU64; 2],
 }
 
 impl ListenerCell {
@@ -307,6 +333,16 @@ impl ListenerCell {
     /// It is gone.
     pub fn closed(&self) {
         add(&self.closed, 1);
+    }
+
+    /// A TLS handshake was completed.
+    pub fn handshake_ok(&self) {
+        add(&self.handshakes[0], 1);
+    }
+
+    /// A TLS handshake was not completed: refused, broken off, or too slow.
+    pub fn handshake_failed(&self) {
+        add(&self.handshakes[1], 1);
     }
 
     /// A request never reached a version.
@@ -321,13 +357,20 @@ pub(super) struct ListenerCounts {
     pub(super) opened: u64,
     pub(super) closed: u64,
     pub(super) refused: [u64; Refusal::ALL.len()],
+    /// Done, failed.
+    pub(super) handshakes: [u64; 2],
 }
 
 impl Cell for ListenerCell {
     type Counts = ListenerCounts;
 
     fn read(&self) -> ListenerCounts {
-        ListenerCounts { opened: read(&self.opened), closed: read(&self.closed), refused: read_all(&self.refused) }
+        ListenerCounts {
+            opened: read(&self.opened),
+            closed: read(&self.closed),
+            refused: read_all(&self.refused),
+            handshakes: read_all(&self.handshakes),
+        }
     }
 }
 
@@ -337,6 +380,7 @@ impl Additive for ListenerCounts {
             opened: self.opened.wrapping_sub(earlier.opened),
             closed: self.closed.wrapping_sub(earlier.closed),
             refused: array_since(&self.refused, &earlier.refused),
+            handshakes: array_since(&self.handshakes, &earlier.handshakes),
         }
     }
 
@@ -344,6 +388,7 @@ impl Additive for ListenerCounts {
         self.opened = self.opened.wrapping_add(other.opened);
         self.closed = self.closed.wrapping_add(other.closed);
         array_add(&mut self.refused, &other.refused);
+        array_add(&mut self.handshakes, &other.handshakes);
     }
 }
 

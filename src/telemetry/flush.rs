@@ -88,7 +88,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::model::{Cause, ListenerName, Refusal, Revision, RouteName, Source, SplitName, VersionName, Weight};
-    use crate::telemetry::{EndpointGauges, Finish, Reloads, SplitGauges, VersionGauges};
+    use crate::telemetry::{CertificateGauge, EndpointGauges, Finish, Reloads, SplitGauges, VersionGauges};
 
     fn config(versions: &[&str]) -> Config {
         let version =
@@ -134,6 +134,10 @@ mod tests {
                 overridden: true,
                 versions: versions.iter().map(version).collect(),
                 rollbacks: vec![(Source::Cli, 2)],
+            }],
+            certificates: vec![CertificateGauge {
+                name: "certs/shop.pem".into(),
+                not_after: UNIX_EPOCH + Duration::from_secs(1_800_000_000),
             }],
             persisted: true,
             reloads: Reloads {
@@ -225,6 +229,7 @@ mod tests {
             ("weir_retries_total{split='shop',version='v1'}", 0.0),
             ("weir_refused_requests_total{listener='web',reason='no-route'}", 0.0),
             ("weir_connections{listener='web'}", 0.0),
+            ("weir_tls_handshakes_total{listener='web',result='failed'}", 0.0),
             ("weir_request_duration_seconds_count{split='shop',version='v2'}", 0.0),
             ("weir_rollbacks_total{source='api',split='shop'}", 0.0),
         ]);
@@ -237,6 +242,8 @@ mod tests {
         let web = weir.cells.listener(0, &ListenerName::new("web").unwrap());
         (0..3).for_each(|_| web.opened());
         web.closed();
+        (0..2).for_each(|_| web.handshake_ok());
+        web.handshake_failed();
         web.refused(Refusal::BadRequest);
         weir.flush(1, BOTH);
         weir.record("v1", &[6000]);
@@ -247,6 +254,8 @@ mod tests {
             ("weir_errors_total{reason='no-endpoint',split='shop',version='v1'}", 5.0),
             ("weir_retries_total{split='shop',version='v1'}", 5.0),
             ("weir_connections{listener='web'}", 2.0),
+            ("weir_tls_handshakes_total{listener='web',result='ok'}", 2.0),
+            ("weir_tls_handshakes_total{listener='web',result='failed'}", 1.0),
             ("weir_refused_requests_total{listener='web',reason='bad-request'}", 1.0),
             ("weir_request_duration_seconds_sum{split='shop',version='v1'}", 26.007),
             ("weir_request_duration_seconds_count{split='shop',version='v1'}", 5.0),
@@ -284,6 +293,7 @@ mod tests {
             ("weir_config_last_reload_successful{}", 0.0),
             ("weir_config_last_reload_success_timestamp_seconds{}", 1.5),
             ("weir_state_persisted{}", 1.0),
+            ("weir_tls_certificate_expiry_timestamp_seconds{name='certs/shop.pem'}", 1_800_000_000.0),
             ("weir_access_lines_dropped_total{}", 9.0),
         ]);
     }

@@ -8,11 +8,20 @@ use crate::model::{Revision, Source, SplitName, VersionName};
 #[derive(Clone, Debug, Default)]
 pub struct Gauges {
     pub splits: Vec<SplitGauges>,
+    /// Each name once.
+    pub certificates: Vec<CertificateGauge>,
     /// Overrides and history are on disk.
     pub persisted: bool,
     pub reloads: Reloads,
     /// `AccessWriter::dropped`.
     pub access_lines_dropped: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct CertificateGauge {
+    /// Its path as written in the file.
+    pub name: String,
+    pub not_after: SystemTime,
 }
 
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use metrics::{Counter, Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
 use super::cells::{CodeCounts, ListenerCounts, VersionCounts};
-use super::gauges::{EndpointGauges, Gauges, SplitGauges, VersionGauges};
+use super::gauges::{CertificateGauge, EndpointGauges, Gauges, SplitGauges, VersionGauges};
 use super::registry::{Collected, RequestKey, ResponseKey, VersionKey};
 use crate::config::Config;
 use crate::model::{Cause, ListenerName, Refusal, Source, SplitName};
@@ -29,6 +29,9 @@ const COUNTERS: &[(&str, &str)] = &[
     ("weir_refused_requests_total", "Requests that never reached a version."),
     ("weir_errors_total", "Failed attempts by reason."),
     ("weir_retries_total", "Attempts after the first."),
+    ("weir_spilled_requests_total", "Requests that went to other versions, since theirs had no endpoint to use."),
+    ("weir_rescued_requests_total", "Requests that failed at their version and were answered by stable."),
+    ("weir_tls_handshakes_total", "TLS handshakes of clients by result."),
     ("weir_rollbacks_total", "Rollbacks by who asked for them."),
     ("weir_config_reloads_total", "Reloads of the configuration by result."),
     ("weir_access_lines_dropped_total", "Access lines not written because the output was too slow or failed."),
@@ -44,6 +47,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("weir_endpoint_draining", "The endpoint takes no new request."),
     ("weir_endpoint_requests_in_flight", "Requests, streams and tunnels of the endpoint not yet ended."),
     ("weir_connections", "Open client connections."),
+    ("weir_tls_certificate_expiry_timestamp_seconds", "When a certificate in use ends."),
     ("weir_config_last_reload_successful", "The last reload was taken."),
     ("weir_config_last_reload_success_timestamp_seconds", "When a configuration was last taken."),
     ("weir_state_persisted", "Overrides and history are on disk."),
@@ -74,12 +78,16 @@ enum Shown {
 struct VersionSeries {
     causes: [Counter; Cause::ALL.len()],
     retries: Counter,
+    spilled: Counter,
+    rescued: Counter,
 }
 
 impl VersionSeries {
     fn add(&self, counts: &VersionCounts) {
         self.causes.iter().zip(counts.causes).for_each(|(counter, n)| counter.increment(n));
         self.retries.increment(counts.retries);
+        self.spilled.increment(counts.spilled);
+        self.rescued.increment(counts.rescued);
     }
 }
 
@@ -98,6 +106,7 @@ impl CodeSeries {
 #[derive(Debug)]
 struct ListenerSeries {
     refused: [Counter; Refusal::ALL.len()],
+    handshakes: [Counter; 2],
     open: u64,
     is_configured: bool,
 }
@@ -176,6 +185,7 @@ impl Series {
         for (name, series) in &mut self.listeners {
             let counts = came.get(name).unwrap_or(&nothing);
             series.refused.iter().zip(counts.refused).for_each(|(counter, n)| counter.increment(n));
+            series.handshakes.iter().zip(counts.handshakes).for_each(|(counter, n)| counter.increment(n));
             series.open = series.open.wrapping_add(counts.opened).wrapping_sub(counts.closed);
             // An opening may be read a flush later than its closing: shown as none open meanwhile.
             let open = series.open.cast_signed().max(0);
@@ -202,7 +212,16 @@ impl Series {
         }
         self.shown.difference(&shown).for_each(|gone| self.show_gone(gone));
         self.shown = shown;
+        self.show_certificates(&gauges.certificates);
         self.show_process(gauges);
+    }
+
+    /// One that is gone keeps its value until it is forgotten: an end at 0 would wake somebody.
+    fn show_certificates(&self, certificates: &[CertificateGauge]) {
+        for one in certificates {
+            let labels: Labels<'_> = &[("name", one.name.as_str())];
+            gauge(&self.recorder, "weir_tls_certificate_expiry_timestamp_seconds", labels, seconds(one.not_after));
+        }
     }
 
     fn show_split(&self, split: &SplitGauges) {
@@ -258,7 +277,6 @@ impl Series {
             counter(&self.recorder, "weir_config_reloads_total", &[("result", result)]).absolute(n);
         }
         counter(&self.recorder, "weir_access_lines_dropped_total", &[]).absolute(gauges.access_lines_dropped);
-        let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let shows = |name, value| gauge(&self.recorder, name, &[], value);
         shows("weir_config_last_reload_successful", f64::from(reloads.last_successful));
         shows("weir_config_last_reload_success_timestamp_seconds", seconds(reloads.last_success));
@@ -267,6 +285,10 @@ impl Series {
         let labels: Labels<'_> = &[("version", env!("CARGO_PKG_VERSION")), ("revision", revision)];
         gauge(&self.recorder, "weir_build_info", labels, 1.0);
     }
+}
+
+fn seconds(at: SystemTime) -> f64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 fn keep<K: Clone + Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, keys: &HashSet<K>, make: impl Fn(&K) -> V) {
@@ -296,6 +318,8 @@ fn version_series(recorder: &PrometheusRecorder, (split, version): &VersionKey) 
         causes: Cause::ALL
             .map(|cause| counter(recorder, "weir_errors_total", &[labels[0], labels[1], ("reason", cause.as_str())])),
         retries: counter(recorder, "weir_retries_total", &labels),
+        spilled: counter(recorder, "weir_spilled_requests_total", &labels),
+        rescued: counter(recorder, "weir_rescued_requests_total", &labels),
     }
 }
 
@@ -304,7 +328,11 @@ fn listener_series(recorder: &PrometheusRecorder, listener: &ListenerName) -> Li
         let labels: Labels<'_> = &[("listener", listener.as_str()), ("reason", why.as_str())];
         counter(recorder, "weir_refused_requests_total", labels)
     });
-    ListenerSeries { refused, open: 0, is_configured: false }
+    let handshakes = ["ok", "failed"].map(|result| {
+        let labels: Labels<'_> = &[("listener", listener.as_str()), ("result", result)];
+        counter(recorder, "weir_tls_handshakes_total", labels)
+    });
+    ListenerSeries { refused, handshakes, open: 0, is_configured: false }
 }
 
 const METADATA: Metadata<'static> = Metadata::new("weir", Level::INFO, None);

@@ -65,6 +65,37 @@ fn kill_at_a_random_instant(weir: &mut Weir, random: &mut fastrand::Rng) {
     weir.kill();
 }
 
+/// How many sticky buckets v1 and v2 own, by the state file.
+fn owned(weir: &Weir) -> (u64, u64) {
+    let file: serde_json::Value = serde_json::from_slice(&fs::read(weir.state_file()).unwrap()).unwrap();
+    let owners = &file["state"]["splits"]["shop"]["owners"];
+    let runs = owners["runs"].as_array().unwrap();
+    let of = |name: &str| {
+        let is = |run: &&serde_json::Value| owners["versions"][run[0].as_u64().unwrap() as usize] == name;
+        runs.iter().filter(is).map(|run| run[1].as_u64().unwrap()).sum()
+    };
+    (of("v1"), of("v2"))
+}
+
+#[test]
+fn owners_of_sticky_buckets_fit_the_weights_after_kill_9() {
+    let origin = Origin::named("v1");
+    let mut random = fastrand::Rng::new();
+    let conf = Conf::two((500, origin.address), (500, origin.address)).split("sticky = { by = \"client_ip\" }");
+    let mut weir = Weir::start(&conf);
+    let mut k = 500;
+    for _ in 0..times(5, 50) {
+        let admin = weir.admin;
+        let shifting = std::thread::spawn(move || shift_until_killed(admin, k, &AtomicU64::new(0)));
+        kill_at_a_random_instant(&mut weir, &mut random);
+        shifting.join().unwrap();
+        weir = weir.restart();
+        let (v1, v2) = weir.admin.weights();
+        assert_eq!(owned(&weir), (v1 * 10, v2 * 10), "10,000 buckets over a sum of {SUM}");
+        k = v1;
+    }
+}
+
 #[test]
 fn revisions_go_on_without_a_gap_after_kill_9() {
     let origin = Origin::named("v1");

@@ -6,11 +6,15 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "the whole binary is test code, helpers included")]
 
 mod admin_api;
+mod ambiguous;
+mod certificates;
 mod check;
 mod cli;
 mod crash;
 mod drain;
 mod errors;
+mod faulty_origin;
+mod floods;
 mod forwarding;
 mod headers;
 mod http2;
@@ -20,9 +24,11 @@ mod listeners;
 mod logs;
 mod metrics;
 mod oddities;
+mod proxy_header;
 mod reload;
 mod rollback;
 mod shutdown;
 mod split;
 mod streaming;
 mod support;
+mod unix;

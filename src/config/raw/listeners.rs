@@ -9,19 +9,20 @@ use super::{Dur, OneOrMany, Size};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawListener {
-    /// `ip:port`, or a list of them.
+    /// `ip:port` or `unix:/path`, or a list of them.
     #[schemars(required)]
     pub bind: Option<OneOrMany<String>>,
+    /// Permission bits of a Unix socket, octal; default: 0660.
+    #[schemars(extend("default" = "0660"))]
+    pub socket_mode: Option<String>,
     /// Every request is sent to https on this port (308).
-    #[schemars(range(min = 1, max = 65535), extend("x-weir-not-yet" = true))]
+    #[schemars(range(min = 1, max = 65535))]
     pub redirect_https: Option<u32>,
-    /// Whose X-Forwarded-* is believed.
+    /// Whose X-Forwarded-* is believed: networks, addresses, or "unix" for peers on a Unix socket.
     #[serde(default)]
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub trusted_proxies: Vec<String>,
-    /// Trusted proxies also send the PROXY header.
+    /// Trusted proxies also send the PROXY header; nobody else is served.
     #[serde(default)]
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub proxy_protocol: bool,
     /// What clients may use up.
     #[serde(default)]
@@ -30,7 +31,6 @@ pub struct RawListener {
     #[serde(default)]
     pub timeouts: RawClientTimeouts,
     /// Serve HTTPS.
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub tls: Option<RawListenerTls>,
 }
 
@@ -44,13 +44,15 @@ pub struct RawLimits {
     /// Size of a request head; above it 431.
     pub header_bytes: Size,
     /// Size of a request body; above it 413. Default: no limit.
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub body_bytes: Option<Size>,
+    /// Requests at a time on one HTTP/2 connection.
+    #[schemars(range(min = 1, max = 1000))]
+    pub streams: u32,
 }
 
 impl Default for RawLimits {
     fn default() -> Self {
-        Self { connections: 20_000, header_bytes: Size(32 << 10), body_bytes: None }
+        Self { connections: 20_000, header_bytes: Size(32 << 10), body_bytes: None, streams: 128 }
     }
 }
 
@@ -61,7 +63,6 @@ pub struct RawClientTimeouts {
     /// For a whole request head.
     pub header: Dur,
     /// For the client to send or take body bytes.
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub body: Dur,
     /// Between two requests of a connection.
     pub idle: Dur,
@@ -77,21 +78,27 @@ impl Default for RawClientTimeouts {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawListenerTls {
-    /// Chosen by SNI; read again when they change.
-    pub certificates: Vec<RawCertificate>,
+    /// Chosen by SNI, the first if none fits; read again when they change.
+    #[schemars(required)]
+    pub certificates: Option<Vec<RawCertificate>>,
     /// Oldest version of TLS that is spoken.
     #[serde(default)]
     pub min_version: RawTlsVersion,
     /// Require client certificates signed by one of these.
     pub client_ca: Option<String>,
+    /// Refuse clients whose SNI fits no certificate.
+    #[serde(default)]
+    pub strict_sni: bool,
 }
 
 /// A certificate chain and its key, as PEM files.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawCertificate {
-    pub cert: String,
-    pub key: String,
+    #[schemars(required)]
+    pub cert: Option<String>,
+    #[schemars(required)]
+    pub key: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]

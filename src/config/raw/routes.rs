@@ -20,23 +20,17 @@ pub struct RawRoute {
     /// Where they go.
     pub split: Option<String>,
     /// Answer with another address.
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub redirect: Option<RawRedirect>,
     /// Answer with a fixed text.
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub respond: Option<RawRespond>,
     /// Cut the matched prefix off the path.
     #[serde(default)]
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub strip_prefix: bool,
     /// Changes to the request's fields.
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub request_headers: Option<RawHeaders>,
     /// Changes to the answer's fields.
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub response_headers: Option<RawHeaders>,
     /// How many requests are let through.
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub rate_limit: Option<RawRateLimit>,
 }
 
@@ -55,16 +49,12 @@ pub struct RawMatch {
     /// A method, or a list of them.
     pub method: Option<OneOrMany<String>>,
     /// Fields of the request, by name.
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub header: Option<IndexMap<String, RawValueMatch>>,
     /// Cookies, by name.
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub cookie: Option<IndexMap<String, RawValueMatch>>,
     /// Parameters of the query, by name.
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub query: Option<IndexMap<String, RawValueMatch>>,
     /// Networks the client is in.
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub client_ip: Option<OneOrMany<String>>,
 }
 
@@ -87,26 +77,34 @@ pub struct RawValueTest {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawRedirect {
-    /// `{path}` stands for the path of the request.
-    pub to: String,
-    #[schemars(range(min = 300, max = 399))]
-    pub code: Option<u32>,
+    /// A URL, or a path of the same host; `{path}` stands for the path of the request. The query goes with it, unless
+    /// this has one.
+    #[schemars(required)]
+    pub to: Option<String>,
+    /// 301, 302, 303, 307 or 308 (the default).
+    #[serde(default = "permanent")]
+    pub code: u32,
+}
+
+fn permanent() -> u32 {
+    308
 }
 
 /// Answer with a fixed text.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawRespond {
-    #[schemars(range(min = 200, max = 599))]
-    pub code: u32,
+    #[schemars(required, range(min = 200, max = 599))]
+    pub code: Option<u32>,
     #[serde(default)]
     pub body: String,
 }
 
-/// Changes to header fields.
+/// Changes to header fields: first `remove`, then `set`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawHeaders {
+    /// Instead of whatever they were.
     pub set: IndexMap<String, String>,
     pub remove: Vec<String>,
 }
@@ -115,10 +113,14 @@ pub struct RawHeaders {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawRateLimit {
-    /// `route`, `client_ip` or `header:NAME`.
-    pub per: String,
-    #[schemars(range(min = 1))]
-    pub requests: u32,
-    pub every: Dur,
+    /// What has a bucket of its own: `route`, `client_ip` or `header:NAME`.
+    #[schemars(required)]
+    pub per: Option<String>,
+    #[schemars(required, range(min = 1, max = 1_000_000_000))]
+    pub requests: Option<u32>,
+    #[schemars(required)]
+    pub every: Option<Dur>,
+    /// So many at once; default: `requests`.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub burst: Option<u32>,
 }

@@ -12,9 +12,11 @@ use super::{Dur, OneOrMany, RawMatch, RawRollout, Size};
 pub struct RawDefaults {
     /// How long endpoints are waited for.
     pub timeouts: RawUpstreamTimeouts,
-    #[schemars(extend("x-weir-not-yet" = true))]
+    /// Keep a user on the version they got.
     pub sticky: Option<RawSticky>,
-    #[schemars(extend("x-weir-not-yet" = true))]
+    /// How long requests wait, with `on_unavailable = "hold"`.
+    pub hold: RawHold,
+    /// Other attempts at other endpoints of the same version.
     pub retries: RawRetries,
     #[schemars(extend("x-weir-not-yet" = true))]
     pub health: RawHealth,
@@ -39,20 +41,21 @@ pub struct RawSplit {
     #[serde(default)]
     pub balance: RawBalance,
     /// Keep a user on the version they got.
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub sticky: Option<RawSticky>,
     /// What happens when a version has no endpoint to use.
     #[serde(default)]
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub on_unavailable: RawOnUnavailable,
+    /// How long requests wait, with `on_unavailable = "hold"`.
+    #[serde(default)]
+    pub hold: RawHold,
     /// Answers carry `weir-version`.
     #[serde(default)]
     pub expose_version: bool,
     /// How long endpoints are waited for.
     #[serde(default)]
     pub timeouts: RawUpstreamTimeouts,
+    /// Other attempts at other endpoints of the same version.
     #[serde(default)]
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub retries: RawRetries,
     #[serde(default)]
     #[schemars(extend("x-weir-not-yet" = true))]
@@ -71,7 +74,6 @@ pub struct RawSplit {
     pub versions: Option<IndexMap<String, RawVersion>>,
     /// Who gets which version whatever the weights say.
     #[serde(default)]
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub rules: Vec<RawRule>,
     /// Copies of requests to another version.
     #[schemars(extend("x-weir-not-yet" = true))]
@@ -88,7 +90,7 @@ pub struct RawVersion {
     /// Relative share; default: 1 if no version of the split has one, else 0.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub weight: Option<u32>,
-    /// Addresses that answer: `ip:port`.
+    /// Addresses that answer: `ip:port`, or `https://ip:port`.
     pub endpoints: Option<Vec<RawEndpoint>>,
     /// How often a name is asked again.
     #[schemars(extend("x-weir-not-yet" = true, "default" = "30s"))]
@@ -96,15 +98,17 @@ pub struct RawVersion {
     /// What is spoken with the endpoints.
     #[serde(default)]
     pub protocol: RawProtocol,
-    /// TLS towards the endpoints.
-    #[schemars(extend("x-weir-not-yet" = true))]
+    /// What the endpoints get as `Host`.
+    #[serde(default)]
+    pub host: RawHostHeader,
+    /// TLS towards the endpoints, which are then `https://ip:port`.
     pub tls: Option<RawUpstreamTls>,
     /// Overrides the split's `health`.
     #[schemars(extend("x-weir-not-yet" = true))]
     pub health: Option<RawHealth>,
 }
 
-/// `ip:port`, or a table.
+/// `ip:port` or `https://ip:port`, or a table.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawEndpoint {
@@ -132,7 +136,6 @@ pub struct RawUpstreamTimeouts {
     /// The whole exchange.
     pub total: Dur,
     /// An origin that is silent in a body.
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub stall: Dur,
     /// Life of an idle pooled connection.
     pub idle: Dur,
@@ -157,7 +160,6 @@ pub struct RawDrain {
     /// After this its requests are cut.
     pub timeout: Dur,
     /// The same for WebSocket and CONNECT streams.
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub upgraded_timeout: Dur,
     /// A new endpoint's share grows over this time.
     #[schemars(extend("x-weir-not-yet" = true))]
@@ -217,8 +219,16 @@ pub enum RawProtocol {
     #[default]
     Auto,
     Http1,
-    #[schemars(extend("x-weir-not-yet" = true))]
     Http2,
+}
+
+/// The client's `Host`, or the endpoint's own address.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawHostHeader {
+    #[default]
+    Client,
+    Endpoint,
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -230,37 +240,63 @@ pub enum RawOnUnavailable {
     Hold,
 }
 
-/// Keep a user on the version they got.
+/// Bounds of requests that wait for an endpoint.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawHold {
+    /// After this 503.
+    pub timeout: Dur,
+    /// So many wait, over all workers; above it 503 at once.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub requests: u32,
+}
+
+impl Default for RawHold {
+    fn default() -> Self {
+        Self { timeout: Dur::secs(5), requests: 100 }
+    }
+}
+
+/// Keep a user on the version they got.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct RawSticky {
     pub by: RawStickyBy,
-    /// Of the cookie or header.
+    /// Of the cookie or header; a cookie's default is `weir_` and the split's name.
     pub name: Option<String>,
+    /// How long the cookie lives after it is set.
+    #[schemars(extend("default" = "24h"))]
     pub ttl: Option<Dur>,
 }
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+/// What tells a user from another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RawStickyBy {
+    #[default]
     Cookie,
     Header,
     ClientIp,
 }
 
-/// Another attempt at another endpoint of the same version.
+/// Other attempts at other endpoints of the same version.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawRetries {
     /// After the first.
+    #[schemars(range(min = 0, max = 10))]
     pub attempts: u32,
+    /// `connect`, `reset`, `timeout`, or a status from `500` to `599`.
     pub on: Vec<String>,
+    /// Tried again although the request was written.
     pub methods: Vec<String>,
     /// Part of the requests in flight.
     #[schemars(range(min = 0, max = 1))]
     pub budget: f64,
     /// One last attempt goes to stable.
     pub rescue: bool,
+    /// A request body up to this is kept for another attempt; at most 16MiB.
+    pub body_bytes: Size,
 }
 
 impl Default for RawRetries {
@@ -272,6 +308,7 @@ impl Default for RawRetries {
             methods: owned(&["GET", "HEAD", "OPTIONS"]),
             budget: 0.2,
             rescue: false,
+            body_bytes: Size(64 << 10),
         }
     }
 }
@@ -324,18 +361,28 @@ impl Default for RawEject {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawUpstreamTls {
+    /// Whose certificates are accepted, as a PEM file; default: the system's authorities.
     pub ca: Option<String>,
+    /// What is asked for (SNI) and verified; default: the endpoint's IP address.
     pub server_name: Option<String>,
+    /// Client certificate chain, as a PEM file; with `key`.
+    pub cert: Option<String>,
+    /// Its key, as a PEM file.
+    pub key: Option<String>,
 }
 
 /// Who gets which version whatever the weights say.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawRule {
+    /// Shown in logs as `rule:NAME`.
     pub name: String,
+    /// Which requests; a list means "or".
     #[serde(rename = "match")]
     pub matches: OneOrMany<RawMatch>,
+    /// All of them go to this version; or:
     pub version: Option<String>,
+    /// They are divided by these weights, each user staying where they are.
     pub weights: Option<IndexMap<String, u32>>,
     /// Reaches the version even after a rollback has closed it.
     #[serde(default)]

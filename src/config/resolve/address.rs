@@ -1,8 +1,10 @@
 //! Addresses: what to listen on, and where endpoints are.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use crate::config::error::{Code, Diagnostic};
+use crate::config::{Bind, UnixBind};
 
 /// Why a text is not an address weir can use, with the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,14 +38,47 @@ pub fn same(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.ip().to_canonical() == b.ip().to_canonical()
 }
 
+/// `ip:port` or `unix:/path` to listen on; `mode` is that of a Unix socket.
+///
+/// # Errors
+/// With the remedy.
+pub fn bind(text: &str, mode: u32) -> Result<Bind, BadAddress> {
+    match text.strip_prefix("unix:") {
+        Some(path) => unix(path).map(|path| Bind::Unix(UnixBind { path, mode })),
+        None => tcp(text).map(Bind::Tcp),
+    }
+}
+
+/// Bytes of the path of a Unix socket: `sun_path` has 108, the last of them a zero.
+const UNIX_BYTES: usize = 107;
+
+fn unix(path: &str) -> Result<PathBuf, BadAddress> {
+    let problem = |what: &str, label, help: &str| BadAddress::new(format!("\"unix:{path}\" {what}"), label, help);
+    if !path.starts_with('/') {
+        return Err(problem(
+            "is not an absolute path",
+            "not absolute",
+            "write for example \"unix:/run/weir/web.sock\"",
+        ));
+    }
+    if path.ends_with('/') || path.contains('\0') {
+        return Err(problem("does not name a file", "not a file", "write for example \"unix:/run/weir/web.sock\""));
+    }
+    if path.len() > UNIX_BYTES {
+        let what = format!("is {} bytes long", path.len());
+        return Err(problem(&what, "too long", "the system allows 107 bytes: use a shorter path"));
+    }
+    Ok(path.into())
+}
+
 /// `ip:port` to listen on.
 ///
 /// # Errors
 /// With the remedy.
-pub fn bind(text: &str) -> Result<SocketAddr, BadAddress> {
+pub fn tcp(text: &str) -> Result<SocketAddr, BadAddress> {
     for (scheme, what) in [("unix:", "Unix sockets"), ("systemd:", "sockets of systemd")] {
         if text.starts_with(scheme) {
-            let message = format!("{what} are not built yet in this version of weir: {text:?}");
+            let message = format!("{what} are not built yet here in this version of weir: {text:?}");
             return Err(BadAddress::not_yet(message, "write ip:port, for example \"127.0.0.1:8080\""));
         }
     }
@@ -65,18 +100,25 @@ pub fn bind(text: &str) -> Result<SocketAddr, BadAddress> {
     })
 }
 
-/// `ip:port` or `http://ip:port` of an endpoint.
+/// Where an endpoint is, and whether TLS is spoken with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub address: SocketAddr,
+    pub https: bool,
+}
+
+/// `ip:port`, `http://ip:port` or `https://ip:port` of an endpoint.
 ///
 /// # Errors
 /// With the remedy.
-pub fn endpoint(text: &str) -> Result<SocketAddr, BadAddress> {
-    for (scheme, what) in [("unix:", "Unix sockets"), ("https://", "TLS to endpoints")] {
-        if text.starts_with(scheme) {
-            let message = format!("{what} as endpoints: not built yet in this version of weir: {text:?}");
-            return Err(BadAddress::not_yet(message, "write ip:port of a plain HTTP endpoint, \"127.0.0.1:9001\""));
-        }
+pub fn endpoint(text: &str) -> Result<Endpoint, BadAddress> {
+    if text.starts_with("unix:") {
+        let message = format!("Unix sockets as endpoints: not built yet in this version of weir: {text:?}");
+        return Err(BadAddress::not_yet(message, "write ip:port of an HTTP endpoint, \"127.0.0.1:9001\""));
     }
-    let plain = text.strip_prefix("http://").map_or(text, |rest| rest.strip_suffix('/').unwrap_or(rest));
+    let https = text.starts_with("https://");
+    let url = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let plain = url.map_or(text, |rest| rest.strip_suffix('/').unwrap_or(rest));
     let address = ip_and_port(plain).map_err(|problem| match problem {
         Problem::Name => BadAddress::not_yet(
             format!("names as endpoints are not built yet in this version of weir: {text:?}"),
@@ -88,7 +130,7 @@ pub fn endpoint(text: &str) -> Result<SocketAddr, BadAddress> {
         let message = format!("nothing can be reached at {text:?}");
         return Err(BadAddress::new(message, "not a place to connect to", "write the endpoint's own address and port"));
     }
-    Ok(address)
+    Ok(Endpoint { address, https })
 }
 
 enum Problem {
@@ -139,13 +181,21 @@ mod tests {
         for (text, address) in
             [("127.0.0.1:8080", "127.0.0.1:8080"), ("[::]:8443", "[::]:8443"), ("localhost:80", "127.0.0.1:80")]
         {
-            assert_eq!(bind(text).unwrap(), address.parse().unwrap());
+            assert_eq!(bind(text, 0o660).unwrap(), Bind::Tcp(address.parse().unwrap()));
         }
-        assert_eq!(endpoint("http://10.0.0.1:9000/").unwrap(), "10.0.0.1:9000".parse().unwrap());
+        let socket = Bind::Unix(UnixBind { path: "/run/weir/web.sock".into(), mode: 0o600 });
+        assert_eq!(bind("unix:/run/weir/web.sock", 0o600).unwrap(), socket);
+        let address = "10.0.0.1:9000".parse().unwrap();
+        for (text, https) in
+            [("http://10.0.0.1:9000/", false), ("https://10.0.0.1:9000/", true), ("10.0.0.1:9000", false)]
+        {
+            assert_eq!(endpoint(text).unwrap(), Endpoint { address, https }, "{text}");
+        }
     }
 
     #[test]
     fn every_mistake_has_its_remedy() {
+        let long = format!("unix:/{}", "x".repeat(UNIX_BYTES));
         for (text, code, help) in [
             (":8080", Code::BadAddress, "write \"0.0.0.0:8080\" for all"),
             ("8080", Code::BadAddress, "write \"127.0.0.1:8080\""),
@@ -155,17 +205,20 @@ mod tests {
             ("127.0.0.1:99999", Code::BadAddress, "a port is a number"),
             ("http://127.0.0.1:80/", Code::BadAddress, "write \"127.0.0.1:80\""),
             ("example.com:80", Code::BadAddress, "write ip:port"),
-            ("unix:/run/x", Code::NotYet, "write ip:port"),
+            ("unix:run/x", Code::BadAddress, "write for example"),
+            ("unix:/run/", Code::BadAddress, "write for example"),
+            (&long, Code::BadAddress, "the system allows 107"),
             ("systemd:web", Code::NotYet, "write ip:port"),
             ("", Code::BadAddress, "write ip:port"),
         ] {
-            let error = bind(text).unwrap_err();
+            let error = bind(text, 0o660).unwrap_err();
             assert_eq!(error.code, code, "{text}");
             assert!(error.help.starts_with(help), "{text}: {}", error.help);
         }
         for (text, code) in [
             ("shop.internal:9000", Code::NotYet),
-            ("https://10.0.0.1:9443", Code::NotYet),
+            ("https://shop.internal:9443", Code::NotYet),
+            ("https://10.0.0.1", Code::BadAddress),
             ("unix:/run/x", Code::NotYet),
             ("10.0.0.1:0", Code::BadAddress),
             ("0.0.0.0:80", Code::BadAddress),
@@ -178,7 +231,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in "\\PC*") {
-            let _ = (bind(&text), endpoint(&text));
+            let _ = (bind(&text, 0o660), endpoint(&text));
         }
     }
 }

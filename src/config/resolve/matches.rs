@@ -1,6 +1,6 @@
-//! The `match` tables of routes: hosts, paths, methods.
+//! The `match` tables of routes and rules: hosts, paths, methods; the rest is in `conditions`.
 
-use super::Context;
+use super::{Context, conditions};
 use crate::config::error::Code;
 use crate::config::path::Path;
 use crate::config::raw::{OneOrMany, RawMatch};
@@ -21,14 +21,15 @@ fn alternative(raw: &RawMatch, path: &Path, cx: &mut Context<'_>) -> Match {
         host: host(raw, path, cx),
         path: path_match(raw, path, cx),
         methods: methods(raw, path, cx),
-        ..Match::default()
+        headers: conditions::headers(&raw.header, path, cx),
+        cookies: conditions::cookies(&raw.cookie, path, cx),
+        queries: conditions::queries(&raw.query, path, cx),
+        client_ip: conditions::client_ip(raw, path, cx),
     }
 }
 
 fn bad(cx: &mut Context<'_>, path: &Path, message: String, label: &str, help: &str) {
-    let problem = cx.problem(Code::BadMatch, path, message);
-    problem.label = Some(label.into());
-    problem.help = Some(help.into());
+    cx.tell(Code::BadMatch, path, message, label, help);
 }
 
 fn host(raw: &RawMatch, path: &Path, cx: &mut Context<'_>) -> Option<HostMatch> {
@@ -85,7 +86,7 @@ fn path_match(raw: &RawMatch, path: &Path, cx: &mut Context<'_>) -> Option<PathM
     }
     let path = path.key(key);
     match key {
-        "path_regex" => regex(text, &path, cx),
+        "path_regex" => conditions::pattern(text, &path, cx).map(PathMatch::Regex),
         "path_prefix" => plain_path(text, &path, cx).then(|| PathMatch::Prefix(text.trim_end_matches('/').to_owned())),
         _ => plain_path(text, &path, cx).then(|| PathMatch::Exact(text.to_owned())),
     }
@@ -106,20 +107,6 @@ fn plain_path(text: &str, path: &Path, cx: &mut Context<'_>) -> bool {
     };
     bad(cx, path, format!("{text:?} is not a path that can match"), label, &help);
     false
-}
-
-fn regex(text: &str, path: &Path, cx: &mut Context<'_>) -> Option<PathMatch> {
-    match regex::Regex::new(text) {
-        Ok(_) => Some(PathMatch::Regex(text.to_owned())),
-        Err(error) => {
-            let text = error.to_string();
-            let cause = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            let problem = cx.problem(Code::BadRegex, path, format!("`{path}` is not a regular expression: {cause}"));
-            problem.label = Some(cause);
-            problem.help = Some("a TOML string in 'single quotes' needs no doubled backslashes".into());
-            None
-        }
-    }
 }
 
 fn methods(raw: &RawMatch, path: &Path, cx: &mut Context<'_>) -> Vec<String> {

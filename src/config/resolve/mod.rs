@@ -3,28 +3,49 @@
 //! Every section goes on after a problem, leaving out what is wrong; `Config` is thrown away by the caller if the
 //! report has an error. So a function here may return something incomplete, if it has reported why.
 
+mod actions;
 mod address;
+mod certificates;
+mod conditions;
+mod edits;
 mod listeners;
 mod matches;
+mod network;
 mod process;
 pub use process::state_dir;
+mod rate_limits;
+mod redirects;
+mod retries;
 mod routes;
+mod rules;
 mod splits;
+mod sticky;
+mod trust;
+mod upstream;
 
 use std::path::Path as FsPath;
+use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
 use super::Config;
 use super::error::{Code, Diagnostic, Place, Report};
+use super::files::Reading;
 use super::load::Env;
 use super::path::Path;
 use super::raw::RawConfig;
 use super::suggest::{did_you_mean, list};
 use super::tree::Node;
 
-/// Resolves a tree that has been checked against the schema.
-pub fn resolve(tree: &Node, folder: &FsPath, env: Env<'_>, report: &mut Report) -> Option<Config> {
+/// Resolves a tree that has been checked against the schema. Files that it names are read through `files`; without,
+/// they are not looked at, and if there are any there is no `Config`.
+pub fn resolve(
+    tree: &Node,
+    folder: &FsPath,
+    env: Env<'_>,
+    files: Option<&mut Reading>,
+    report: &mut Report,
+) -> Option<Config> {
     let mut value = tree.to_json();
     inherit_defaults(&mut value);
     let raw: RawConfig = match serde_json::from_value(value) {
@@ -37,13 +58,16 @@ pub fn resolve(tree: &Node, folder: &FsPath, env: Env<'_>, report: &mut Report) 
             return None;
         }
     };
-    let mut cx = Context { tree, report };
+    let mut cx = Context { tree, report, files, unread: false, now: SystemTime::now() };
     let admin = process::admin(&raw.admin, folder, env, &mut cx);
     let telemetry = process::telemetry(&raw.telemetry, &mut cx);
     let listeners = listeners::listeners(&raw, &mut cx);
     let splits = splits::splits(&raw, admin.as_ref().map(|a| a.bind), &mut cx);
     let routes = routes::routes(&raw, &mut cx);
     listeners::unique_addresses(&listeners, &raw, admin.as_ref(), telemetry.as_ref(), &mut cx);
+    if cx.unread {
+        return None;
+    }
     Some(Config {
         workers: process::workers(raw.workers),
         watch: raw.watch,
@@ -56,10 +80,15 @@ pub fn resolve(tree: &Node, folder: &FsPath, env: Env<'_>, report: &mut Report) 
     })
 }
 
-/// Where problems go, and where their places come from.
+/// Where problems go, and where their places and files come from.
 struct Context<'a> {
     tree: &'a Node,
     report: &'a mut Report,
+    files: Option<&'a mut Reading>,
+    /// A file that is needed was not read, because none may be.
+    unread: bool,
+    /// What certificates are compared with.
+    now: SystemTime,
 }
 
 impl Context<'_> {
@@ -73,6 +102,13 @@ impl Context<'_> {
     fn problem_at_key(&mut self, code: Code, path: &Path, message: impl Into<String>) -> &mut Diagnostic {
         let place = self.tree.key_place_of(path);
         self.push(code, path, message.into(), place)
+    }
+
+    /// A problem with the value at a path, what stands at its caret, and what to do.
+    fn tell(&mut self, code: Code, path: &Path, message: String, label: &str, help: &str) -> &mut Diagnostic {
+        let problem = self.problem(code, path, message);
+        (problem.label, problem.help) = (Some(label.into()), Some(help.into()));
+        problem
     }
 
     fn push(&mut self, code: Code, path: &Path, message: String, place: Option<Place>) -> &mut Diagnostic {
@@ -122,6 +158,10 @@ fn inherit_defaults(root: &mut Value) {
     for split in splits.values_mut().filter_map(Value::as_object_mut) {
         for (key, inherited) in &defaults {
             let own = split.entry(key.clone()).or_insert_with(|| Value::Object(Map::new()));
+            if key == "sticky" && kind_of_sticky(own) != kind_of_sticky(inherited) && own.get("by").is_some() {
+                // A cookie's name and life mean nothing for another kind of stickiness.
+                continue;
+            }
             if let (Value::Object(own), Value::Object(inherited)) = (own, inherited) {
                 for (k, v) in inherited {
                     own.entry(k.clone()).or_insert_with(|| v.clone());
@@ -129,4 +169,8 @@ fn inherit_defaults(root: &mut Value) {
             }
         }
     }
+}
+
+fn kind_of_sticky(table: &Value) -> &str {
+    table.get("by").and_then(Value::as_str).unwrap_or("cookie")
 }

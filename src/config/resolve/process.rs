@@ -76,7 +76,7 @@ pub fn telemetry(raw: &RawTelemetry, cx: &mut Context<'_>) -> Option<Telemetry> 
 }
 
 fn bind(text: &str, path: &Path, cx: &mut Context<'_>) -> Option<std::net::SocketAddr> {
-    match address::bind(text) {
+    match address::tcp(text) {
         Ok(address) => Some(address),
         Err(error) => {
             error.fill(cx.problem(Code::BadAddress, path, ""));

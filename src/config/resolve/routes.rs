@@ -1,11 +1,12 @@
 //! Routes: the names they use, and whether any request can reach them.
 
-use super::{Context, matches};
+use super::edits::{self, Side};
+use super::{Context, actions, matches, rate_limits};
 use crate::config::error::Code;
 use crate::config::path::Path;
 use crate::config::raw::{RawConfig, RawRoute};
-use crate::config::{Action, HeaderEdits, Match, Route};
-use crate::model::{ListenerName, RouteName, SplitName};
+use crate::config::{Match, Route};
+use crate::model::{ListenerName, RouteName};
 
 pub fn routes(raw: &RawConfig, cx: &mut Context<'_>) -> Vec<Route> {
     let group = Path::root().key("routes");
@@ -26,18 +27,15 @@ pub fn routes(raw: &RawConfig, cx: &mut Context<'_>) -> Vec<Route> {
 fn route(raw: &RawRoute, i: usize, path: &Path, all: &RawConfig, cx: &mut Context<'_>) -> Option<Route> {
     let listeners = listeners(raw, path, all, cx);
     let matches = raw.matches.as_ref().map(|m| matches::alternatives(m, &path.key("match"), cx)).unwrap_or_default();
-    let split = split(raw, path, all, cx);
+    let action = actions::action(raw, path, all, cx);
+    let mut edits = |raw, side, key| edits::edits(Option::as_ref(raw), side, &path.key(key), cx);
+    let request_headers = edits(&raw.request_headers, Side::Request, "request_headers");
+    let response_headers = edits(&raw.response_headers, Side::Response, "response_headers");
+    let limit = raw.rate_limit.as_ref();
+    let rate_limit = limit.and_then(|limit| rate_limits::rate_limit(limit, &path.key("rate_limit"), cx));
     let text = raw.name.clone().unwrap_or_else(|| format!("route-{}", i + 1));
     let name = cx.name(RouteName::new(&text), &text, &path.key("name"))?;
-    Some(Route {
-        name,
-        listeners,
-        matches,
-        action: Action::Split { split: split?, strip_prefix: false },
-        request_headers: HeaderEdits::default(),
-        response_headers: HeaderEdits::default(),
-        rate_limit: None,
-    })
+    Some(Route { name, listeners, matches, action: action?, request_headers, response_headers, rate_limit })
 }
 
 fn listeners(raw: &RawRoute, path: &Path, all: &RawConfig, cx: &mut Context<'_>) -> Vec<ListenerName> {
@@ -57,26 +55,6 @@ fn listeners(raw: &RawRoute, path: &Path, all: &RawConfig, cx: &mut Context<'_>)
         }
     }
     found
-}
-
-fn split(raw: &RawRoute, path: &Path, all: &RawConfig, cx: &mut Context<'_>) -> Option<SplitName> {
-    let Some(name) = &raw.split else {
-        if !cx.lacks_keys(path) {
-            let problem = cx.problem_at_key(Code::MissingKey, path, format!("{} leads nowhere", path.words()));
-            problem.key = Some(path.key("split").to_string());
-            problem.label = Some("`split` is missing here".into());
-            problem.help =
-                Some("a route needs exactly one of split, redirect, respond (so far only split is built)".into());
-        }
-        return None;
-    };
-    if !all.splits.contains_key(name) {
-        if !cx.lacks_keys(&Path::root().key("splits")) {
-            cx.unknown_name(format!("there is no split `{name}`"), name, all.splits.keys(), &path.key("split"));
-        }
-        return None;
-    }
-    SplitName::new(name).ok()
 }
 
 fn duplicate_name(route: &Route, path: &Path, earlier: &[(Route, Path)], cx: &mut Context<'_>) {
@@ -110,7 +88,8 @@ fn unreachable(route: &Route, path: &Path, earlier: &[(Route, Path)], cx: &mut C
 
 fn unused_splits(raw: &RawConfig, cx: &mut Context<'_>) {
     // A route that leads nowhere known was meant for one of them.
-    let lost = |r: &RawRoute| r.split.as_ref().is_none_or(|name| !raw.splits.contains_key(name));
+    let unknown = |r: &RawRoute| r.split.as_ref().is_some_and(|name| !raw.splits.contains_key(name));
+    let lost = |r: &RawRoute| unknown(r) || !actions::leads_somewhere(r);
     if cx.is_flawed(&Path::root().key("routes")) || raw.routes.iter().any(lost) {
         return;
     }

@@ -2,13 +2,12 @@
 
 use std::net::SocketAddr;
 
-use super::{Context, address};
+use super::upstream::upstream;
+use super::{Context, retries, rules, sticky};
 use crate::config::error::Code;
 use crate::config::path::Path;
-use crate::config::raw::{RawConfig, RawEndpoint, RawSplit, RawVersion};
-use crate::config::{
-    Drain, HostHeader, OnUnavailable, PoolLimits, Protocol, Retries, RetryOn, Split, UpstreamTimeouts, Version,
-};
+use crate::config::raw::{RawConfig, RawHostHeader, RawProtocol, RawSplit, RawVersion};
+use crate::config::{Drain, HostHeader, PoolLimits, Protocol, Split, UpstreamTimeouts, Version};
 use crate::model::{SplitName, VersionName, Weight};
 
 pub fn splits(raw: &RawConfig, admin: Option<SocketAddr>, cx: &mut Context<'_>) -> Vec<Split> {
@@ -20,22 +19,17 @@ fn split(name: &str, raw: &RawSplit, admin: Option<SocketAddr>, path: &Path, cx:
     let versions = versions(raw, admin, path, cx);
     check_weights(raw, &versions, path, cx);
     let stable = stable(raw, &versions, path, cx);
+    let sticky = sticky::sticky(name, raw, path, cx);
+    let rules = rules::rules(raw, &versions, path, cx);
     let name = cx.name(SplitName::new(name), name, path)?;
     Some(Split {
         name,
         stable: stable?,
         expose_version: raw.expose_version,
-        sticky: None,
-        on_unavailable: OnUnavailable::Fail,
-        retries: Retries {
-            attempts: 1,
-            on: RetryOn { connect: true, ..RetryOn::default() },
-            methods: Vec::new(),
-            budget: 0.2,
-            rescue: false,
-            body_bytes: 64 << 10,
-        },
-        rules: Vec::new(),
+        sticky,
+        on_unavailable: sticky::on_unavailable(raw, path, cx),
+        retries: retries::retries(&raw.retries, &path.key("retries"), cx),
+        rules,
         timeouts: UpstreamTimeouts {
             connect: raw.timeouts.connect.limit(),
             first_byte: raw.timeouts.first_byte.limit(),
@@ -43,7 +37,7 @@ fn split(name: &str, raw: &RawSplit, admin: Option<SocketAddr>, path: &Path, cx:
             stall: raw.timeouts.stall.limit(),
             idle: raw.timeouts.idle.limit(),
         },
-        drain: Drain { timeout: raw.drain.timeout.0 },
+        drain: Drain { timeout: raw.drain.timeout.0, upgraded_timeout: raw.drain.upgraded_timeout.0 },
         pool: PoolLimits { idle_per_endpoint: raw.pool.idle_per_endpoint, max_in_flight: raw.pool.max_in_flight },
         versions,
     })
@@ -73,7 +67,7 @@ fn version(
 ) -> Option<Version> {
     // The schema has checked the range.
     let weight = Weight::new(raw.weight.unwrap_or(default)).unwrap_or_default();
-    let endpoints = endpoints(raw, admin, path, cx);
+    let upstream = upstream(raw, admin, path, cx);
     let asked_for = raw.endpoints.as_ref().is_some_and(|e| !e.is_empty());
     if !asked_for && !weight.is_zero() && !cx.lacks_keys(path) {
         let message = format!("{} has weight {} but no endpoints", path.words(), weight.value());
@@ -85,55 +79,18 @@ fn version(
     Some(Version {
         name: cx.name(VersionName::new(name), name, path)?,
         weight,
-        endpoints,
-        protocol: Protocol::default(),
-        tls: None,
-        host: HostHeader::default(),
+        endpoints: upstream.endpoints,
+        protocol: match raw.protocol {
+            RawProtocol::Auto => Protocol::Auto,
+            RawProtocol::Http1 => Protocol::Http1,
+            RawProtocol::Http2 => Protocol::Http2,
+        },
+        tls: upstream.tls,
+        host: match raw.host {
+            RawHostHeader::Client => HostHeader::Client,
+            RawHostHeader::Endpoint => HostHeader::Endpoint,
+        },
     })
-}
-
-fn endpoints(raw: &RawVersion, admin: Option<SocketAddr>, path: &Path, cx: &mut Context<'_>) -> Vec<SocketAddr> {
-    let mut found: Vec<(SocketAddr, Path)> = Vec::new();
-    for (i, raw) in raw.endpoints.iter().flatten().enumerate() {
-        let path = path.key("endpoints").index(i);
-        let (text, path) = match raw {
-            RawEndpoint::Address(text) => (text, path),
-            RawEndpoint::Table(table) => match &table.address {
-                Some(text) => (text, path.key("address")),
-                None => continue,
-            },
-        };
-        match address::endpoint(text) {
-            Ok(at) => {
-                check_endpoint(at, admin, &found, &path, cx);
-                found.push((at, path));
-            }
-            Err(error) => error.fill(cx.problem(Code::BadAddress, &path, "")),
-        }
-    }
-    found.into_iter().map(|(address, _)| address).collect()
-}
-
-fn check_endpoint(
-    at: SocketAddr,
-    admin: Option<SocketAddr>,
-    found: &[(SocketAddr, Path)],
-    path: &Path,
-    cx: &mut Context<'_>,
-) {
-    if admin.is_some_and(|admin| address::same(admin, at)) {
-        let message = format!("{at} is weir's own admin address: clients would reach the admin API through the proxy");
-        let problem = cx.problem(Code::BadAddress, path, message);
-        problem.label = Some("the admin address".into());
-        problem.help = Some("write the application's address, or move `admin.bind` to another port".into());
-    }
-    if let Some((_, first)) = found.iter().find(|(other, _)| address::same(*other, at)) {
-        let place = cx.tree.place_of(first);
-        let problem = cx.problem(Code::DuplicateName, path, format!("endpoint {at} is listed twice"));
-        problem.label = Some("the same endpoint again".into());
-        problem.related = place.map(|p| (p, "first given here".into()));
-        problem.help = Some("take one of them out".into());
-    }
 }
 
 fn check_weights(raw: &RawSplit, versions: &[Version], path: &Path, cx: &mut Context<'_>) {

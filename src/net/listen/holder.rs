@@ -21,9 +21,14 @@ pub(super) fn find(address: SocketAddr) -> Option<String> {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         holds(&entry.path(), &links).then_some(pid)
     })?;
+    Some(describe(pid))
+}
+
+/// `name (process id)`.
+pub(super) fn describe(pid: u32) -> String {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     let name = if name.trim().is_empty() { "a program" } else { name.trim() };
-    Some(format!("{name} (process {pid})"))
+    format!("{name} (process {pid})")
 }
 
 /// Somebody listens there, and it is this process alone.
@@ -39,7 +44,7 @@ fn listening(address: SocketAddr) -> Vec<u64> {
         // A wildcard of IPv6 may hold the port for IPv4 too.
         let blocks = |local: SocketAddr| {
             let crosses = six && address.is_ipv4() && local.ip().is_unspecified() && local.port() == address.port();
-            crosses || super::overlap(local, address)
+            crosses || super::tcp::overlap(local, address)
         };
         let _ = each_row(six, &mut |row| {
             if row.state == LISTEN && blocks(row.local) {

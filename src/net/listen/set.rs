@@ -6,14 +6,14 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::{BindError, Bound, bind, bind_beside_own, overlap};
+use super::{BindError, Bound, ListeningSocket, bind, bind_beside_own, overlap, unix};
+use crate::config::{Bind, UnixBind};
 use crate::model::ListenerName;
 
 /// What a worker may take to empty its queue before its socket is closed over it.
@@ -22,13 +22,13 @@ const WORKER: Duration = Duration::from_secs(2);
 /// What one worker is to do.
 #[derive(Debug)]
 pub enum ListenerCommand {
-    /// Accept from this socket too (non-blocking; connections may wait in it already).
-    Add { name: ListenerName, address: SocketAddr, socket: TcpListener },
+    /// Accept from this socket too (connections may wait in it already).
+    Add { name: ListenerName, address: Bind, socket: ListeningSocket },
     /// The address belongs to a listener of another name from now on; its socket stays.
-    Rename { address: SocketAddr, name: ListenerName },
+    Rename { address: Bind, name: ListenerName },
     /// No new connection comes any more. Take all that waits (`accept_rest`, on the std listener: tokio's readiness
     /// does not tell an empty queue), drop the socket, and then `done`.
-    Remove { address: SocketAddr, done: Done },
+    Remove { address: Bind, done: Done },
 }
 
 /// Dropped by a worker when it has emptied and closed its socket.
@@ -45,9 +45,9 @@ pub type Sink = Arc<dyn Fn(usize, ListenerCommand) + Send + Sync>;
 pub struct Listening {
     pub name: ListenerName,
     /// As the file has it; the port may be 0.
-    pub configured: SocketAddr,
+    pub configured: Bind,
     /// The real one.
-    pub address: SocketAddr,
+    pub address: Bind,
 }
 
 /// A listener whose address cannot be had.
@@ -60,8 +60,8 @@ pub struct Refused {
 /// A new set, its new addresses bound already; dropping it gives them back.
 #[derive(Debug)]
 pub struct Prepared {
-    added: Vec<(Open, Vec<TcpListener>)>,
-    wanted: Vec<(ListenerName, SocketAddr)>,
+    added: Vec<(Open, Vec<ListeningSocket>)>,
+    wanted: Vec<(ListenerName, Bind)>,
 }
 
 /// An address whose listener is on its way out; `finish` it.
@@ -74,9 +74,9 @@ pub struct Stopping {
 }
 
 /// How an address was closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stopped {
-    pub address: SocketAddr,
+    pub address: Bind,
     /// Clients whose handshake was not complete when the time was over.
     pub half_open: usize,
     /// False if a worker did not empty its queue in time.
@@ -86,7 +86,7 @@ pub struct Stopped {
 #[derive(Debug)]
 struct Open {
     name: ListenerName,
-    configured: SocketAddr,
+    configured: Bind,
     bound: Bound,
 }
 
@@ -101,7 +101,7 @@ pub struct Listeners {
     workers: usize,
     send: Sink,
     state: Mutex<State>,
-    leaving: Arc<watch::Sender<Vec<SocketAddr>>>,
+    leaving: Arc<watch::Sender<Vec<Bind>>>,
 }
 
 impl Listeners {
@@ -120,9 +120,9 @@ impl Listeners {
     }
 
     /// Waits (a second or two at most) until no address that `wanted` needs anew is still being stopped.
-    pub async fn ready_for(&self, wanted: &[(ListenerName, SocketAddr)]) {
+    pub async fn ready_for(&self, wanted: &[(ListenerName, Bind)]) {
         let new = self.missing(wanted);
-        let free = |leaving: &Vec<SocketAddr>| !leaving.iter().any(|l| new.iter().any(|(_, a)| overlap(*l, *a)));
+        let free = |leaving: &Vec<Bind>| !leaving.iter().any(|l| new.iter().any(|(_, a)| overlap(l, a)));
         // An error means that the sender is gone, and we hold it.
         let _ = self.leaving.subscribe().wait_for(free).await;
     }
@@ -131,10 +131,10 @@ impl Listeners {
     ///
     /// # Errors
     /// Every address that cannot be had; then nothing has changed.
-    pub fn prepare(&self, wanted: &[(ListenerName, SocketAddr)]) -> Result<Prepared, Vec<Refused>> {
+    pub fn prepare(&self, wanted: &[(ListenerName, Bind)]) -> Result<Prepared, Vec<Refused>> {
         let (mut added, mut refused) = (Vec::new(), Vec::new());
         for (name, configured) in self.missing(wanted) {
-            match self.open(&name, configured) {
+            match self.open(&name, &configured) {
                 Ok(open) => added.push(open),
                 Err(error) => refused.push(Refused { name, error }),
             }
@@ -142,17 +142,18 @@ impl Listeners {
         if refused.is_empty() { Ok(Prepared { added, wanted: wanted.to_vec() }) } else { Err(refused) }
     }
 
-    fn missing(&self, wanted: &[(ListenerName, SocketAddr)]) -> Vec<(ListenerName, SocketAddr)> {
+    fn missing(&self, wanted: &[(ListenerName, Bind)]) -> Vec<(ListenerName, Bind)> {
         let state = self.state();
         wanted.iter().filter(|w| !state.open.iter().any(|open| open.serves(w))).cloned().collect()
     }
 
-    fn open(&self, name: &ListenerName, configured: SocketAddr) -> Result<(Open, Vec<TcpListener>), BindError> {
-        let beside_own = self.listening().iter().any(|l| overlap(l.address, configured));
+    fn open(&self, name: &ListenerName, configured: &Bind) -> Result<(Open, Vec<ListeningSocket>), BindError> {
+        let beside_own = self.listening().iter().any(|l| overlap(&l.address, configured));
         let bind = if beside_own { bind_beside_own } else { bind };
         let bound = bind(configured, self.workers)?;
-        let handles = bound.handles().map_err(|source| BindError::Other { address: configured, source })?;
-        Ok((Open { name: name.clone(), configured, bound }, handles))
+        let failed = |source| BindError::Other { address: configured.clone(), source };
+        let handles = bound.handles().map_err(failed)?;
+        Ok((Open { name: name.clone(), configured: configured.clone(), bound }, handles))
     }
 
     /// Hands the new addresses to the workers and begins to stop those that are not wanted any more: when this
@@ -165,7 +166,7 @@ impl Listeners {
         let (mut old, mut new) = (std::mem::take(&mut state.open), prepared.added);
         for wanted in &prepared.wanted {
             if let Some(i) = old.iter().position(|open| open.serves(wanted)) {
-                state.open.push(self.keep(old.swap_remove(i), &wanted.0));
+                state.open.push(self.keep(old.swap_remove(i), wanted));
             } else if let Some(i) = new.iter().position(|(open, _)| open.serves(wanted)) {
                 let (open, handles) = new.swap_remove(i);
                 state.open.push(self.add(open, handles));
@@ -185,19 +186,26 @@ impl Listeners {
         open.into_iter().map(|open| self.stop(open.bound)).collect()
     }
 
-    fn keep(&self, mut open: Open, name: &ListenerName) -> Open {
+    fn keep(&self, mut open: Open, (name, configured): &(ListenerName, Bind)) -> Open {
+        if open.configured != *configured {
+            open.configured = configured.clone();
+            open.set_mode();
+        }
         if open.name != *name {
             open.name = name.clone();
             for worker in 0..self.workers {
-                (self.send)(worker, ListenerCommand::Rename { address: open.bound.address, name: name.clone() });
+                (self.send)(
+                    worker,
+                    ListenerCommand::Rename { address: open.bound.address.clone(), name: name.clone() },
+                );
             }
         }
         open
     }
 
-    fn add(&self, open: Open, handles: Vec<TcpListener>) -> Open {
+    fn add(&self, open: Open, handles: Vec<ListeningSocket>) -> Open {
         for (worker, socket) in handles.into_iter().enumerate() {
-            let (name, address) = (open.name.clone(), open.bound.address);
+            let (name, address) = (open.name.clone(), open.bound.address.clone());
             (self.send)(worker, ListenerCommand::Add { name, address, socket });
         }
         open
@@ -208,20 +216,33 @@ impl Listeners {
             let address = bound.address.to_string();
             tracing::warn!(event = "listener-filter", address, %error, "new connections may be lost while it closes");
         }
-        self.leaving.send_modify(|leaving| leaving.push(bound.address));
-        let entry = Leaving { address: bound.address, list: self.leaving.clone() };
+        self.leaving.send_modify(|leaving| leaving.push(bound.address.clone()));
+        let entry = Leaving { address: bound.address.clone(), list: self.leaving.clone() };
         Stopping { bound, workers: self.workers, send: self.send.clone(), _entry: entry }
     }
 }
 
 impl Open {
     /// Two listeners may both ask for any free port: then the name tells them apart.
-    fn serves(&self, (name, address): &(ListenerName, SocketAddr)) -> bool {
-        self.configured == *address && (address.port() != 0 || self.name == *name)
+    fn serves(&self, (name, address): &(ListenerName, Bind)) -> bool {
+        match (&self.configured, address) {
+            (Bind::Tcp(mine), Bind::Tcp(theirs)) => mine == theirs && (mine.port() != 0 || self.name == *name),
+            (mine, theirs) => overlap(mine, theirs),
+        }
     }
 
     fn listening(&self) -> Listening {
-        Listening { name: self.name.clone(), configured: self.configured, address: self.bound.address }
+        let (configured, address) = (self.configured.clone(), self.bound.address.clone());
+        Listening { name: self.name.clone(), configured, address }
+    }
+
+    /// The file of a Unix socket gets the mode that is configured now.
+    fn set_mode(&self) {
+        let Bind::Unix(UnixBind { path, mode }) = &self.configured else { return };
+        if let Err(error) = unix::set_mode(path, *mode) {
+            let address = self.configured.to_string();
+            tracing::warn!(event = "listener-mode", address, %error, "the socket's mode is as it was");
+        }
     }
 }
 
@@ -231,9 +252,9 @@ impl Stopping {
     pub async fn finish(self) -> Stopped {
         let half_open = self.bound.handshakes_done().await;
         let (held, mut all_done) = mpsc::channel(1);
-        let (address, done) = (self.bound.address, Done { _held: held });
+        let (address, done) = (self.bound.address.clone(), Done { _held: held });
         for worker in 0..self.workers {
-            (self.send)(worker, ListenerCommand::Remove { address, done: done.clone() });
+            (self.send)(worker, ListenerCommand::Remove { address: address.clone(), done: done.clone() });
         }
         drop(done);
         let emptied = tokio::time::timeout(WORKER, all_done.recv()).await.is_ok();
@@ -249,8 +270,8 @@ impl Stopping {
 /// An entry in the list of addresses on their way out, for as long as it lives.
 #[derive(Debug)]
 struct Leaving {
-    address: SocketAddr,
-    list: Arc<watch::Sender<Vec<SocketAddr>>>,
+    address: Bind,
+    list: Arc<watch::Sender<Vec<Bind>>>,
 }
 
 impl Drop for Leaving {
@@ -278,3 +299,7 @@ impl fmt::Debug for Stopping {
 #[cfg(test)]
 #[path = "set_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "set_unix_tests.rs"]
+mod unix_tests;

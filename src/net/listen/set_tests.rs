@@ -2,21 +2,28 @@
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use tokio::net as tnet;
-
 use super::*;
-use crate::net::listen::accept_rest;
+use crate::net::listen::{Accepted, Acceptor, accept_rest};
+use crate::net::socket::Socket;
 
-fn name(text: &str) -> ListenerName {
+pub(super) fn name(text: &str) -> ListenerName {
     ListenerName::new(text).unwrap()
 }
 
-fn wanted(pairs: &[(&str, SocketAddr)]) -> Vec<(ListenerName, SocketAddr)> {
-    pairs.iter().map(|(n, a)| (name(n), *a)).collect()
+fn wanted(pairs: &[(&str, SocketAddr)]) -> Vec<(ListenerName, Bind)> {
+    pairs.iter().map(|(n, a)| (name(n), Bind::Tcp(*a))).collect()
+}
+
+fn tcp(listening: &Listening) -> SocketAddr {
+    listening.address.tcp().unwrap()
+}
+
+fn bind_tcp(address: SocketAddr) -> SocketAddr {
+    bind(&Bind::Tcp(address), 1).unwrap().address.tcp().unwrap()
 }
 
 fn any_port() -> SocketAddr {
@@ -24,23 +31,18 @@ fn any_port() -> SocketAddr {
 }
 
 /// Answers each byte with the same byte.
-async fn echo(mut stream: tnet::TcpStream) {
+async fn echo(mut stream: Socket) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut byte = [0];
     while stream.read_exact(&mut byte).await.is_ok() && stream.write_all(&byte).await.is_ok() {}
 }
 
-async fn accept_from(listener: tnet::TcpListener, mut stop: mpsc::Receiver<Done>) {
+async fn accept_from(listener: Acceptor, mut stop: mpsc::Receiver<Done>) {
     loop {
         tokio::select! {
             accepted = listener.accept() => drop(tokio::spawn(echo(accepted.unwrap().0))),
             done = stop.recv() => {
-                let listener = listener.into_std().unwrap();
-                accept_rest(&listener, |stream, _| {
-                    drop(tokio::spawn(echo(tnet::TcpStream::from_std(stream).unwrap())));
-                })
-                .unwrap();
-                drop(listener);
+                listener.accept_rest(|accepted| drop(tokio::spawn(echo(accepted.unwrap().0)))).unwrap();
                 drop(done);
                 return;
             }
@@ -55,7 +57,7 @@ async fn worker(mut commands: mpsc::UnboundedReceiver<ListenerCommand>) {
             ListenerCommand::Add { address, socket, .. } => {
                 let (tx, rx) = mpsc::channel(1);
                 stops.insert(address, tx);
-                tokio::spawn(accept_from(tnet::TcpListener::from_std(socket).unwrap(), rx));
+                tokio::spawn(accept_from(Acceptor::new(socket).unwrap(), rx));
             }
             ListenerCommand::Rename { .. } => {}
             ListenerCommand::Remove { address, done } => stops.remove(&address).unwrap().send(done).await.unwrap(),
@@ -63,7 +65,7 @@ async fn worker(mut commands: mpsc::UnboundedReceiver<ListenerCommand>) {
     }
 }
 
-fn start(workers: usize) -> Listeners {
+pub(super) fn start(workers: usize) -> Listeners {
     let senders: Vec<_> = (0..workers)
         .map(|_| {
             let (tx, rx) = mpsc::unbounded_channel();
@@ -107,7 +109,7 @@ async fn nothing_is_lost_while_a_listener_stops_under_a_storm() {
     for round in 0..8 {
         let stopping = listeners.commit(listeners.prepare(&wanted(&[("web", any_port())])).unwrap());
         assert!(stopping.is_empty());
-        let address = listeners.listening()[0].address;
+        let address = tcp(&listeners.listening()[0]);
         let tally = Arc::new(Tally::default());
         let clients: Vec<_> = (0..6)
             .map(|_| {
@@ -117,7 +119,7 @@ async fn nothing_is_lost_while_a_listener_stops_under_a_storm() {
             .collect();
         until(|| tally.served.load(Ordering::Relaxed) > 300).await;
         let stopped = Stopping::finish_all(listeners.commit(listeners.prepare(&[]).unwrap())).await;
-        assert_eq!(stopped, [Stopped { address, half_open: 0, emptied: true }]);
+        assert_eq!(stopped, [Stopped { address: Bind::Tcp(address), half_open: 0, emptied: true }]);
         tally.over.store(true, Ordering::Relaxed);
         tokio::task::spawn_blocking(|| clients.into_iter().for_each(|c| c.join().unwrap())).await.unwrap();
         assert_eq!(tally.lost.load(Ordering::Relaxed), 0, "round {round}: {tally:?}");
@@ -125,7 +127,7 @@ async fn nothing_is_lost_while_a_listener_stops_under_a_storm() {
     }
 }
 
-async fn until(condition: impl Fn() -> bool) {
+pub(super) async fn until(condition: impl Fn() -> bool) {
     let wait = async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -139,7 +141,7 @@ async fn what_waits_in_the_queue_when_the_door_shuts_is_served() {
     let (tx, mut commands) = mpsc::unbounded_channel();
     let listeners = Listeners::new(1, Arc::new(move |_, command| tx.send(command).unwrap()));
     listeners.commit(listeners.prepare(&wanted(&[("web", any_port())])).unwrap());
-    let address = listeners.listening()[0].address;
+    let address = tcp(&listeners.listening()[0]);
     let Some(ListenerCommand::Add { socket, .. }) = commands.recv().await else { panic!("no socket") };
     let mut clients: Vec<_> = (0..50).map(|_| TcpStream::connect(address).unwrap()).collect();
     let stopping = listeners.close().pop().unwrap();
@@ -148,7 +150,11 @@ async fn what_waits_in_the_queue_when_the_door_shuts_is_served() {
     let closing = tokio::spawn(stopping.finish());
     let Some(ListenerCommand::Remove { done, .. }) = commands.recv().await else { panic!("not removed") };
     let mut streams = Vec::new();
-    assert_eq!(accept_rest(&socket, |stream, _| streams.push(stream)).unwrap(), 50);
+    let take = |accepted| match accepted {
+        Accepted::Tcp(stream, _) => streams.push(stream),
+        Accepted::Unix(_) => panic!("not TCP"),
+    };
+    assert_eq!(accept_rest(&socket, take).unwrap(), 50);
     drop(socket);
     drop(done);
     assert!(closing.await.unwrap().emptied);
@@ -181,21 +187,21 @@ async fn an_address_that_stays_keeps_its_socket() {
         });
     };
     let listeners = Listeners::new(2, Arc::new(note));
-    let fixed = bind(any_port(), 1).unwrap().address;
+    let fixed = bind_tcp(any_port());
     listeners.commit(listeners.prepare(&wanted(&[("a", fixed), ("b", any_port()), ("c", any_port())])).unwrap());
     let before = listeners.listening();
     assert_ne!(before[1].address, before[2].address);
     let stopping = listeners.commit(listeners.prepare(&wanted(&[("c", any_port()), ("z", fixed)])).unwrap());
     Stopping::finish_all(stopping).await;
     let after = listeners.listening();
-    assert_eq!((after[0].address, after[1].address), (before[2].address, fixed));
+    assert_eq!((tcp(&after[0]), tcp(&after[1])), (tcp(&before[2]), fixed));
     let seen = seen.lock().unwrap();
     assert_eq!(seen[6..], ["0 rename z", "1 rename z", "0 remove", "1 remove"]);
 }
 
 #[tokio::test]
 async fn one_address_that_cannot_be_had_stops_the_whole_set() {
-    let theirs = TcpListener::bind(any_port()).unwrap();
+    let theirs = std::net::TcpListener::bind(any_port()).unwrap();
     let listeners = start(1);
     let both = wanted(&[("good", any_port()), ("bad", theirs.local_addr().unwrap())]);
     let refused = listeners.prepare(&both).unwrap_err();
@@ -208,7 +214,7 @@ async fn one_address_that_cannot_be_had_stops_the_whole_set() {
 #[tokio::test]
 async fn an_address_that_is_being_stopped_can_be_had_again() {
     let listeners = start(2);
-    let fixed = bind(any_port(), 1).unwrap().address;
+    let fixed = bind_tcp(any_port());
     let web = wanted(&[("web", fixed)]);
     for _ in 0..5 {
         listeners.ready_for(&web).await;

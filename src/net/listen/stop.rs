@@ -5,14 +5,18 @@
 //! rest through: a client whose SYN was answered takes itself for connected, and its last ACK, and the request behind it,
 //! must still reach us. A filter that drops everything (the usual recipe) resets exactly those clients at the close.
 //! Dropped SYNs are repeated by the client's kernel after a second, and then find the successor or a closed port.
+//! A Unix socket has no handshake: its path is taken away, and its receiving side is shut, after which the kernel refuses
+//! every `connect`, those that had already found the path included, and still gives out what is queued.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use socket2::{SockFilter, SockRef};
 
-use super::{Bound, half_open};
+use super::{Bound, ListeningSocket, Sockets, half_open};
+use crate::config::Bind;
 use crate::model::Instant;
 
 /// What a client's handshake may take after the filter is in place; a client that is slower is lost.
@@ -34,41 +38,70 @@ const NO_SYN: [SockFilter; 5] = [
 impl Bound {
     /// From now on no new connection begins here; those that have begun still complete and can be accepted.
     pub(super) fn refuse_new(&self) -> io::Result<()> {
-        self.sockets.iter().try_for_each(|socket| SockRef::from(socket).attach_filter(&NO_SYN))
+        match &self.sockets {
+            Sockets::Tcp(sockets) => sockets.iter().try_for_each(|s| SockRef::from(s).attach_filter(&NO_SYN)),
+            Sockets::Unix { socket, file, .. } => {
+                file.remove();
+                SockRef::from(socket).shutdown(Shutdown::Read)
+            }
+        }
     }
 
     /// Waits until every handshake that had begun is complete, for a bounded time. Returns how many were left.
     pub(super) async fn handshakes_done(&self) -> usize {
+        let Bind::Tcp(address) = self.address else { return 0 };
         let (begun, mut quiet, mut left) = (Instant::now(), 0, 0);
         // Twice: a connection is for a moment neither half-open nor in the queue.
         while quiet < 2 && begun.elapsed() < HANDSHAKE {
             tokio::time::sleep(LOOK).await;
-            left = self.half_open(begun.elapsed()).await;
+            left = half_open(address, begun.elapsed()).await;
             quiet = if left == 0 { quiet + 1 } else { 0 };
         }
         left
     }
+}
 
-    /// A kernel that does not say is given a while.
-    async fn half_open(&self, waited: Duration) -> usize {
-        let address = self.address;
-        let look = tokio::task::spawn_blocking(move || half_open::count(address)).await;
-        look.ok().and_then(Result::ok).unwrap_or(usize::from(waited < HANDSHAKE / 4))
+/// A kernel that does not say is given a while.
+async fn half_open(address: SocketAddr, waited: Duration) -> usize {
+    let look = tokio::task::spawn_blocking(move || half_open::count(address)).await;
+    look.ok().and_then(Result::ok).unwrap_or(usize::from(waited < HANDSHAKE / 4))
+}
+
+/// A connection as the kernel gave it out, non-blocking.
+#[derive(Debug)]
+pub enum Accepted {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+impl ListeningSocket {
+    fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, client) = socket.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok(Accepted::Tcp(stream, client))
+            }
+            Self::Unix(socket) => {
+                let (stream, _) = socket.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok(Accepted::Unix(stream))
+            }
+        }
     }
 }
 
-/// Accepts all that waits in the queue of a non-blocking listener; each stream is non-blocking. Only for a listener
-/// that is being stopped. Returns how many there were.
+/// Accepts all that waits in the queue of a listener. Only for a listener that is being stopped. Returns how many there
+/// were.
 ///
 /// # Errors
 /// When the process is out of file descriptors or memory; what was accepted before is with `take`.
-pub fn accept_rest(listener: &TcpListener, mut take: impl FnMut(TcpStream, SocketAddr)) -> io::Result<usize> {
+pub fn accept_rest(listener: &ListeningSocket, mut take: impl FnMut(Accepted)) -> io::Result<usize> {
     let mut count = 0;
     while count < MOST {
         match listener.accept() {
-            Ok((stream, client)) => {
-                stream.set_nonblocking(true)?;
-                take(stream, client);
+            Ok(accepted) => {
+                take(accepted);
                 count += 1;
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
@@ -87,6 +120,15 @@ mod tests {
     use super::*;
     use crate::net::listen::bind;
 
+    fn sockets(bound: &Bound) -> Vec<ListeningSocket> {
+        bound.handles().unwrap()
+    }
+
+    fn attach(bound: &Bound, filter: &[SockFilter]) {
+        let Sockets::Tcp(sockets) = &bound.sockets else { panic!("not TCP") };
+        sockets.iter().for_each(|s| SockRef::from(s).attach_filter(filter).unwrap());
+    }
+
     const NOTHING: [SockFilter; 1] = [SockFilter::new(0x06, 0, 0, 0)];
     /// Only packets with SYN come through: the client's last ACK gets lost.
     const ONLY_SYN: [SockFilter; 5] = [
@@ -98,10 +140,11 @@ mod tests {
     ];
 
     fn connected_but_half_open() -> (Bound, TcpStream) {
-        let bound = bind(([127, 0, 0, 1], 0).into(), 1).unwrap();
-        SockRef::from(&bound.sockets[0]).attach_filter(&ONLY_SYN).unwrap();
-        let client = TcpStream::connect(bound.address).unwrap();
-        assert_eq!(half_open::count(bound.address).unwrap(), 1);
+        let bound = bind(&Bind::Tcp(([127, 0, 0, 1], 0).into()), 1).unwrap();
+        attach(&bound, &ONLY_SYN);
+        let address = bound.address.tcp().unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        assert_eq!(half_open::count(address).unwrap(), 1);
         (bound, client)
     }
 
@@ -112,9 +155,10 @@ mod tests {
         let (left, ()) = tokio::join!(bound.handshakes_done(), async { client.write_all(b"x").unwrap() });
         assert_eq!(left, 0);
         let mut got = Vec::new();
-        assert_eq!(accept_rest(&bound.sockets[0], |stream, _| got.push(stream)).unwrap(), 1);
+        assert_eq!(accept_rest(&sockets(&bound)[0], |accepted| got.push(accepted)).unwrap(), 1);
         drop(bound);
-        got[0].write_all(b"y").unwrap();
+        let Accepted::Tcp(served, _) = &mut got[0] else { panic!("not TCP") };
+        served.write_all(b"y").unwrap();
         client.read_exact(&mut [0]).unwrap();
     }
 
@@ -122,12 +166,12 @@ mod tests {
     #[tokio::test]
     async fn a_filter_that_drops_everything_would_reset_that_client() {
         let (bound, mut client) = connected_but_half_open();
-        SockRef::from(&bound.sockets[0]).attach_filter(&NOTHING).unwrap();
+        attach(&bound, &NOTHING);
         client.write_all(b"x").unwrap();
         let begun = Instant::now();
         assert_eq!(bound.handshakes_done().await, 1);
         assert!(begun.elapsed() < 5 * HANDSHAKE, "not for ever: {:?}", begun.elapsed());
-        assert_eq!(accept_rest(&bound.sockets[0], |_, _| ()).unwrap(), 0);
+        assert_eq!(accept_rest(&sockets(&bound)[0], |_| ()).unwrap(), 0);
         drop(bound);
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         assert_eq!(client.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);

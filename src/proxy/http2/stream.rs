@@ -22,7 +22,8 @@ use crate::model::Refusal;
 use crate::net::body::Received;
 use crate::proxy::body::Body;
 use crate::proxy::client::Client;
-use crate::proxy::service::{self, Early};
+use crate::proxy::early::Early;
+use crate::proxy::service;
 use crate::proxy::stall::Stall;
 use crate::proxy::worker::Worker;
 

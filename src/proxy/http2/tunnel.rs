@@ -17,7 +17,6 @@ use crate::net::duplex::Duplex;
 ///
 /// # Errors
 /// When the client has gone, or was answered before.
-#[expect(dead_code, reason = "until the service answers extended CONNECT")]
 pub(crate) fn accept(
     respond: &Rc<RefCell<SendResponse<Bytes>>>,
     mut head: Response<()>,

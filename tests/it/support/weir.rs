@@ -210,7 +210,7 @@ fn addresses(line: &str) -> (Vec<(String, SocketAddr)>, Admin) {
     let mut name = "";
     let mut all = Vec::new();
     for word in line.split_whitespace() {
-        match word.strip_prefix("http://") {
+        match word.strip_prefix("http://").or_else(|| word.strip_prefix("https://")) {
             Some(address) => {
                 let address = address.trim_end_matches([',', '/']);
                 all.push((name.to_owned(), address.parse().unwrap_or_else(|e| panic!("{address}: {e} in {line}"))));

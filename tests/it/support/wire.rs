@@ -5,7 +5,11 @@
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
+
+use socket2::Socket;
 
 use super::LIMIT;
 
@@ -124,7 +128,7 @@ impl Answer {
 
 /// One connection, either side of it.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Socket,
     buffer: Vec<u8>,
 }
 
@@ -137,9 +141,23 @@ impl Connection {
         }
     }
 
+    /// Over a Unix socket.
+    pub fn open_unix(path: &Path) -> Result<Self, Failure> {
+        match UnixStream::connect(path) {
+            Ok(stream) => Ok(Self::with_limits(stream.into())),
+            // No path or nobody behind it: both say that nobody listens.
+            Err(e) if matches!(e.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => Err(Failure::Refused),
+            Err(e) => Err(Failure::Connect(e.to_string())),
+        }
+    }
+
     /// Over a stream that is open already.
     pub fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
+        Self::with_limits(stream.into())
+    }
+
+    fn with_limits(stream: Socket) -> Self {
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_write_timeout(Some(2 * LIMIT)).unwrap();
         Self { stream, buffer: Vec::new() }
@@ -271,7 +289,7 @@ impl Connection {
 
     /// Closes with RST instead of FIN.
     pub fn reset(self) {
-        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+        self.stream.set_linger(Some(Duration::ZERO)).unwrap();
     }
 
     fn fill(&mut self) -> Result<usize, Failure> {

@@ -1,0 +1,163 @@
+//! From an address to a stream that speaks a known protocol: TCP, then TLS with ALPN if it is configured.
+//!
+//! Invariant: what was to be TLS is never spoken in cleartext, and HTTP/2 over TLS only if the endpoint chose it
+//! (RFC 9113 section 3.3).
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::Settings;
+use super::error::DialError;
+use crate::config::Protocol;
+
+const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
+
+/// How long an HTTP/2 peer may leave data unacknowledged.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+
+/// A connected stream, encrypted or not.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    /// Boxed: it is twenty times as large.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// What is spoken on a new stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speaks {
+    Http1,
+    Http2,
+}
+
+/// The TLS configuration with the protocols that we offer (RFC 7301), the preferred one first. Shares everything else
+/// with the original, resumable sessions included.
+pub(super) fn offering(tls: &Arc<ClientConfig>, protocol: Protocol) -> Arc<ClientConfig> {
+    let mut config = ClientConfig::clone(tls);
+    let offered: &[&[u8]] = match protocol {
+        Protocol::Auto => &[HTTP2, HTTP1],
+        Protocol::Http1 => &[HTTP1],
+        Protocol::Http2 => &[HTTP2],
+    };
+    config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
+    Arc::new(config)
+}
+
+/// Connects. `settings.tls` is the result of [`offering`]. Cancel safe.
+///
+/// # Errors
+/// `DialError::Connect` and `DialError::Tls`.
+pub(super) async fn connect(address: SocketAddr, settings: Settings) -> Result<(Stream, Speaks), DialError> {
+    let tcp = TcpStream::connect(address).await.map_err(DialError::connect)?;
+    tcp.set_nodelay(true).map_err(DialError::connect)?;
+    let Some((config, name)) = settings.tls else {
+        let speaks = if settings.protocol == Protocol::Http2 { Speaks::Http2 } else { Speaks::Http1 };
+        return ready(Stream::Tcp(tcp), speaks);
+    };
+    let stream = TlsConnector::from(config).connect(name, tcp).await.map_err(DialError::tls)?;
+    let speaks = match stream.get_ref().1.alpn_protocol() {
+        Some(HTTP2) => Speaks::Http2,
+        _ if settings.protocol == Protocol::Http2 => {
+            return Err(DialError::tls(io::Error::other("the endpoint does not offer HTTP/2 (ALPN h2)")));
+        }
+        _ => Speaks::Http1,
+    };
+    ready(Stream::Tls(Box::new(stream)), speaks)
+}
+
+/// Over HTTP/2 exchanges that time out leave their connection to others. So that a peer which is gone without a word
+/// does not take them all, the connection fails when what was written is not acknowledged (RFC 5482). Not so over
+/// HTTP/1.1, where an endpoint may stop reading an upload for as long as it likes.
+fn ready(stream: Stream, speaks: Speaks) -> Result<(Stream, Speaks), DialError> {
+    if speaks == Speaks::Http2 {
+        let tcp = socket2::SockRef::from(stream.tcp());
+        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED)).map_err(DialError::connect)?;
+    }
+    Ok((stream, speaks))
+}
+
+impl Stream {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_http2_connections_fail_when_nothing_is_acknowledged() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for (protocol, limit) in [(Protocol::Http2, Some(UNACKNOWLEDGED)), (Protocol::Auto, None)] {
+            let settings = Settings { idle_cap: 0, idle_for: None, protocol, tls: None };
+            let (stream, _) = connect(listener.local_addr().unwrap(), settings).await.unwrap();
+            let found = socket2::SockRef::from(stream.tcp()).tcp_user_timeout().unwrap();
+            assert_eq!(found.filter(|limit| !limit.is_zero()), limit);
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! From a chosen version to an answer: claim an endpoint, connect, send; again elsewhere as `retry` says.
+//!
+//! Invariants: a claim is counted before the choice is final; an endpoint sees a request a second time only if `retry`
+//! allows it; every attempt that failed is on its version's books before the next one begins.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{HeaderValue, Response};
+use http_body_util::BodyExt as _;
+use tokio::time::Sleep;
+
+use super::choose::{Choice, Selector};
+use super::deadlines::Deadlines;
+use super::early::Early;
+use super::error::ProxyError;
+use super::exchange::Exchange;
+use super::outgoing::Outgoing;
+use super::retry::{self, Failure, Next, Stage, Standing};
+use super::upload::{Broken, RequestBody};
+use super::view::View;
+use super::worker::Worker;
+use crate::config::{HostHeader, OnUnavailable, Split, UpstreamTimeouts};
+use crate::model::Instant;
+use crate::net::body::Received;
+use crate::net::upstream::{DialError, Lease, SendFault, Upstream};
+use crate::pool::{Claim, RetryPermit, Unavailable, WaitingGuard};
+
+/// How much of an answer that nobody wants is read to keep its connection, and for how long.
+const DISCARD_BYTES: usize = 64 << 10;
+/// How often a request that waits for an endpoint tries one.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const DISCARD_TIME: Duration = Duration::from_secs(1);
+
+/// The head of an endpoint's answer, and what its body still needs.
+pub(super) struct Answer {
+    pub(super) head: Response<Received>,
+    pub(super) lease: Lease<RequestBody>,
+    /// Its connection is not used again.
+    pub(super) is_odd: bool,
+    pub(super) deadline: Option<Pin<Box<Sleep>>>,
+    /// `timeouts.stall`.
+    pub(super) stall: Option<Duration>,
+}
+
+/// One request on its way.
+pub(super) struct Trip<'a> {
+    worker: &'a Rc<Worker>,
+    early: &'a Early,
+    selector: Selector,
+    view: Rc<View>,
+    choice: Choice,
+    /// The version whose endpoints are tried.
+    at: usize,
+    stage: Stage,
+    /// Endpoints of `at` that failed (bit `i` = endpoint `i`).
+    tried: u64,
+    /// Versions that could not be used.
+    spent: u64,
+    retried: u32,
+    was_sent: bool,
+    /// Of the first attempt, which is claimed together with the choice.
+    claimed: Option<(usize, Claim)>,
+    permit: Option<RetryPermit>,
+    /// Waiting, and until when.
+    held: Option<(WaitingGuard, Instant)>,
+}
+
+impl<'a> Trip<'a> {
+    /// Chooses a version and claims one of its endpoints. A claim that is refused because everything drains means that
+    /// the snapshot has just changed: it is read once more.
+    pub(super) fn start(
+        worker: &'a Rc<Worker>,
+        early: &'a Early,
+        view: &Rc<View>,
+        route: usize,
+        selector: Selector,
+        exchange: &mut Exchange,
+    ) -> Result<Self, ProxyError> {
+        let mut view = view.clone();
+        loop {
+            let (choice, picked) = selector.choose(worker, &view, route).ok_or(ProxyError::NoEndpoint)?;
+            let claimed = claim(worker, &view, choice.split, choice.version, 0).ok();
+            if claimed.is_none() {
+                let now = worker.view();
+                if !Rc::ptr_eq(&now, &view) && same_route(&now, &view, route) {
+                    view = now;
+                    continue;
+                }
+            }
+            exchange.chosen(&view, choice, picked);
+            let (at, stage) = (choice.version, Stage::Own);
+            let (tried, spent, retried, was_sent, permit, held) = (0, 0, 0, false, None, None);
+            return Ok(Self {
+                worker,
+                early,
+                selector,
+                view,
+                choice,
+                at,
+                stage,
+                tried,
+                spent,
+                retried,
+                was_sent,
+                claimed,
+                permit,
+                held,
+            });
+        }
+    }
+
+    /// `Set-Cookie`, if the client is to remember its bucket.
+    pub(super) fn cookie(&self, is_secure: bool) -> Option<HeaderValue> {
+        self.selector.cookie(&self.view, self.choice.split, is_secure)
+    }
+
+    /// Tries until there is an answer, or nothing more to try.
+    pub(super) async fn go(&mut self, exchange: &mut Exchange, outgoing: &mut Outgoing) -> Result<Answer, ProxyError> {
+        loop {
+            let (failure, answer) = match self.attempt(exchange, outgoing).await {
+                Ok(answer) => match self.failing_status(&answer) {
+                    None => return Ok(answer),
+                    Some(status) => (Failure::Status(status), Some(answer)),
+                },
+                Err(failure) => (failure, None),
+            };
+            let next = retry::next(&self.standing(outgoing, failure), failure);
+            match (failure, answer) {
+                (Failure::Status(_), Some(answer)) if next == Next::GiveUp => return Ok(answer),
+                (_, Some(answer)) => {
+                    exchange.answer_dropped(answer.head.status());
+                    discard(answer);
+                }
+                // While it waits the same failure is told once.
+                (Failure::Unsent(_), None) if self.held.is_some() => {}
+                (Failure::Unsent(why) | Failure::Sent(why), None) => exchange.attempt_failed(why),
+                (Failure::Status(_), None) => {}
+            }
+            self.was_sent |= !matches!(failure, Failure::Unsent(_));
+            if !self.follow(next, exchange).await || !outgoing.make_ready(exchange) {
+                return Err(why(failure));
+            }
+        }
+    }
+
+    /// Prepares for the next attempt; false if there is to be none.
+    async fn follow(&mut self, next: Next, exchange: &mut Exchange) -> bool {
+        match next {
+            Next::Retry { within_budget } => {
+                if within_budget && !self.take_permit() {
+                    return false;
+                }
+                self.retried += 1;
+            }
+            Next::Hold => return self.hold(exchange).await,
+            Next::Rescue => {
+                let Some(stable) = self.stable() else { return false };
+                (self.at, self.stage, self.tried) = (stable, Stage::Rescue, 0);
+                exchange.goes_to_stable();
+            }
+            Next::Spill => {
+                self.spent |= bit(self.at);
+                let Some(other) = self.another_version() else { return false };
+                (self.at, self.stage, self.tried) = (other, Stage::Spill, 0);
+                exchange.spills();
+            }
+            Next::GiveUp => return false,
+        }
+        true
+    }
+
+    /// Within the budget of retries in flight (amendments.md 1.4).
+    fn take_permit(&mut self) -> bool {
+        if self.permit.is_none() {
+            let state = &self.view.splits[self.choice.split].state;
+            self.permit = state.retry_budget.try_take(state.in_flight(), self.split().retries.budget);
+        }
+        self.permit.is_some()
+    }
+
+    /// Waits for a new snapshot or a moment, then tries whatever the choice is by then; false when waiting is over.
+    async fn hold(&mut self, exchange: &mut Exchange) -> bool {
+        let OnUnavailable::Hold(hold) = self.split().on_unavailable.clone() else { return false };
+        if self.held.is_none() {
+            let guard = self.view.splits[self.choice.split].state.holding.enter(hold.requests);
+            self.held = guard.map(|guard| (guard, Instant::now() + hold.timeout));
+        }
+        let Some((_, until)) = &self.held else { return false };
+        let swapped = self.worker.swapped.clone();
+        let swapped = swapped.notified();
+        let (until, again) = (*until, Instant::now() + LOOK_AGAIN);
+        exchange.waits();
+        if until <= Instant::now() {
+            return false;
+        }
+        // A swap that came before `notified` is seen by the view below.
+        if Rc::ptr_eq(&self.worker.view(), &self.view) {
+            tokio::select! {
+                () = swapped => {}
+                () = tokio::time::sleep_until(until.min(again)) => {}
+            }
+        }
+        self.choose_again();
+        true
+    }
+
+    fn choose_again(&mut self) {
+        let now = self.worker.view();
+        let route = self.choice.route;
+        (self.tried, self.retried) = (0, 0);
+        if Rc::ptr_eq(&now, &self.view) || !same_route(&now, &self.view, route) {
+            return;
+        }
+        if let Some((choice, _)) = self.selector.choose(self.worker, &now, route) {
+            (self.at, self.choice, self.view) = (choice.version, choice, now);
+        }
+    }
+
+    fn split(&self) -> &Split {
+        &self.view.snapshot.config.splits[self.choice.split]
+    }
+
+    fn standing<'s>(&'s self, outgoing: &'s Outgoing, failure: Failure) -> Standing<'s> {
+        let split = self.split();
+        let pool = &self.view.splits[self.choice.split].state.versions[self.at].pool;
+        Standing {
+            retries: &split.retries,
+            on_unavailable: &split.on_unavailable,
+            method: outgoing.method(),
+            is_replayable: outgoing.is_replayable(),
+            was_sent: self.was_sent || !matches!(failure, Failure::Unsent(_)),
+            retried: self.retried,
+            has_untried: pool.endpoints().iter().enumerate().any(|(i, e)| self.tried & bit(i) == 0 && !e.is_draining()),
+            stage: self.stage,
+            is_stable: self.stable() == Some(self.at),
+        }
+    }
+
+    fn stable(&self) -> Option<usize> {
+        let state = &self.view.splits[self.choice.split].state;
+        state.versions.iter().position(|v| v.name == state.stable)
+    }
+
+    /// By weight among the open versions that were not tried.
+    fn another_version(&self) -> Option<usize> {
+        let coin = &self.view.splits[self.choice.split].state.coin.0;
+        let left = || coin.iter().filter(|(version, _)| self.spent & bit(*version) == 0);
+        let total: u64 = left().map(|(_, weight)| u64::from(weight.value())).sum();
+        let mut at = if total == 0 { return None } else { self.worker.rng.borrow_mut().u64(0..total) };
+        left()
+            .find(|(_, weight)| {
+                let here = at < u64::from(weight.value());
+                at = at.saturating_sub(u64::from(weight.value()));
+                here
+            })
+            .map(|(version, _)| *version)
+    }
+
+    fn failing_status(&self, answer: &Answer) -> Option<u16> {
+        let status = answer.head.status();
+        (status.is_server_error() && self.split().retries.on.statuses.contains(&status.as_u16()))
+            .then(|| status.as_u16())
+    }
+
+    async fn attempt(&mut self, exchange: &mut Exchange, outgoing: &mut Outgoing) -> Result<Answer, Failure> {
+        let claimed = match self.claimed.take() {
+            Some(claimed) => Ok(claimed),
+            None => claim(self.worker, &self.view, self.choice.split, self.at, self.tried),
+        };
+        let (endpoint, claim) = claimed.map_err(Failure::Unsent)?;
+        exchange.attempt(claim, self.at);
+        self.tried |= bit(endpoint);
+        let version = &self.view.splits[self.choice.split].versions[self.at];
+        if version.host == HostHeader::Endpoint {
+            outgoing.name_endpoint(exchange);
+        }
+        let is_tunnel = outgoing.handshake.is_some();
+        let upstream = if is_tunnel { &version.tunnels[endpoint] } else { &version.upstreams[endpoint] };
+        at_endpoint(upstream, &self.split().timeouts, self.early, exchange, outgoing).await
+    }
+}
+
+fn why(failure: Failure) -> ProxyError {
+    match failure {
+        Failure::Unsent(why) | Failure::Sent(why) => why,
+        Failure::Status(_) => ProxyError::NoEndpoint,
+    }
+}
+
+/// Bits of more than 64 endpoints cannot be told apart: those may be tried again.
+fn bit(index: usize) -> u64 {
+    1u64.checked_shl(index as u32).unwrap_or(0)
+}
+
+fn claim(worker: &Worker, view: &View, split: usize, version: usize, tried: u64) -> Result<(usize, Claim), ProxyError> {
+    let pool = &view.splits[split].state.versions[version].pool;
+    pool.claim(tried, &mut worker.rng.borrow_mut()).map_err(|why| match why {
+        Unavailable::Full => ProxyError::Overloaded,
+        Unavailable::None => ProxyError::NoEndpoint,
+    })
+}
+
+/// Whether a route's index means the same in both views.
+fn same_route(now: &View, before: &View, route: usize) -> bool {
+    let name = |v: &View| v.snapshot.routes.targets().get(route).map(|t| t.name.clone());
+    name(now).is_some() && name(now) == name(before)
+}
+
+/// One endpoint: over an idle connection if there is one, else over a new one.
+async fn at_endpoint(
+    upstream: &Rc<Upstream<RequestBody>>,
+    timeouts: &UpstreamTimeouts,
+    early: &Early,
+    exchange: &Exchange,
+    outgoing: &mut Outgoing,
+) -> Result<Answer, Failure> {
+    let mut is_resent = false;
+    loop {
+        let reused = if is_resent { None } else { upstream.checkout() };
+        let is_reused = reused.is_some();
+        let mut lease = match reused {
+            Some(lease) => lease,
+            None => upstream.dial(timeouts.connect).await.map_err(|error| Failure::Unsent(dial_error(&error)))?,
+        };
+        let begun = if is_reused { exchange.started() } else { Instant::now() };
+        let deadlines = Deadlines::new(begun, exchange, timeouts);
+        match send(&mut lease, outgoing, &deadlines, early, exchange).await {
+            Ok(head) => {
+                let (deadline, stall) = (deadlines.for_body(), timeouts.stall);
+                return Ok(Answer { head, lease, is_odd: false, deadline, stall });
+            }
+            // The idle connection was closed under our hands: the next one, or a new one.
+            Err(Failure::Unsent(_)) if is_reused => {}
+            // Closed while the request was on its way: once more on a new connection, on nobody's books.
+            Err(Failure::Sent(ProxyError::Reset))
+                if is_reused && !exchange.endpoint_is_cut() && outgoing.resend(exchange) =>
+            {
+                is_resent = true;
+            }
+            Err(Failure::Sent(_)) if exchange.endpoint_is_cut() => return Err(Failure::Sent(ProxyError::Cut)),
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+fn dial_error(error: &DialError) -> ProxyError {
+    match error {
+        error if error.is_local() => ProxyError::Overloaded,
+        DialError::Tls(_) => ProxyError::Tls,
+        _ => ProxyError::Connect,
+    }
+}
+
+/// Sends the request. It is handed about by reference, since every move of it is a copy.
+async fn send(
+    lease: &mut Lease<RequestBody>,
+    outgoing: &mut Outgoing,
+    deadlines: &Deadlines,
+    early: &Early,
+    exchange: &Exchange,
+) -> Result<Response<Received>, Failure> {
+    let Some(mut request) = outgoing.request.take() else { return Err(Failure::Sent(ProxyError::Reset)) };
+    if let Some(handshake) = &outgoing.handshake {
+        if lease.is_http2() { handshake.ask_http2(&mut request) } else { handshake.ask_http1(&mut request) }
+    }
+    let mut interim = |answer: Response<()>| early.pass(answer, exchange.upload());
+    let answer = tokio::select! {
+        biased;
+        answer = lease.send(request, &mut interim) => answer,
+        which = deadlines.head() => return Err(Failure::Sent(ProxyError::Timeout(which))),
+    };
+    answer.map_err(|error| {
+        outgoing.request = error.request;
+        match (&outgoing.request, upload_error(exchange)) {
+            (Some(_), _) if error.kind == SendFault::NoExtendedConnect => Failure::Unsent(ProxyError::Protocol),
+            (Some(_), _) => Failure::Unsent(ProxyError::Connect),
+            (None, Some(why)) => Failure::Sent(why),
+            (None, None) => Failure::Sent(sent_error(error.kind)),
+        }
+    })
+}
+
+/// The client's fault, if it was one.
+fn upload_error(exchange: &Exchange) -> Option<ProxyError> {
+    exchange.upload()?.broken.get().map(|broken| match broken {
+        Broken::TooLarge => ProxyError::BodyTooLarge,
+        Broken::Timeout => ProxyError::ClientTimeout,
+        Broken::Client => ProxyError::ClientGone,
+    })
+}
+
+fn sent_error(fault: SendFault) -> ProxyError {
+    match fault {
+        SendFault::Protocol | SendFault::HeadTooLarge | SendFault::TooManyInterim => ProxyError::Protocol,
+        SendFault::Closed | SendFault::Body | SendFault::NoExtendedConnect => ProxyError::Reset,
+    }
+}
+
+/// Reads an answer nobody wants to its end if that is near, so that its connection can be used again.
+fn discard(answer: Answer) {
+    let Answer { head, lease, .. } = answer;
+    tokio::task::spawn_local(async move {
+        let body = http_body_util::Limited::new(head.into_body(), DISCARD_BYTES);
+        if let Ok(Ok(_)) = tokio::time::timeout(DISCARD_TIME, body.collect()).await {
+            lease.give_back();
+        }
+    });
+}

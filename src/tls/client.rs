@@ -1,0 +1,67 @@
+//! TLS towards endpoints: one rustls configuration per version of a split.
+//!
+//! Invariant: an endpoint is always verified; there is no way to switch that off, and none to fall back to cleartext.
+
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::Resumption;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::ServerName;
+
+use super::TlsError;
+use super::provider::provider;
+use super::server::roots;
+use crate::config::{Protocol, UpstreamTls};
+
+/// Sessions remembered per version; each of its endpoints has one, and up to eight tickets.
+const SESSIONS: usize = 256;
+
+/// What a version's endpoints are connected to with; ALPN offers what `protocol` allows.
+///
+/// # Errors
+/// A client certificate or an authority that rustls refuses; no authorities in the system, if its own are asked for.
+pub fn client_config(tls: &UpstreamTls, protocol: Protocol) -> Result<Arc<ClientConfig>, TlsError> {
+    let roots = match &tls.ca {
+        Some(ca) => Arc::new(roots(ca)?),
+        None => system_roots()?,
+    };
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Library)?
+        .with_root_certificates(roots);
+    let mut config = match &tls.client {
+        None => builder.with_no_client_auth(),
+        Some(client) => builder
+            .with_client_auth_cert(client.chain.clone(), client.key.clone_key())
+            .map_err(|source| TlsError::Certificate { path: client.file.clone(), source })?,
+    };
+    let alpn: &[&[u8]] = match protocol {
+        Protocol::Auto => &[b"h2", b"http/1.1"],
+        Protocol::Http1 => &[b"http/1.1"],
+        Protocol::Http2 => &[b"h2"],
+    };
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    config.resumption = Resumption::in_memory_sessions(SESSIONS);
+    Ok(Arc::new(config))
+}
+
+/// What the endpoint is asked for (by SNI, if it is a name) and must prove to be.
+pub fn server_name(tls: &UpstreamTls, endpoint: IpAddr) -> ServerName<'static> {
+    tls.server_name.clone().unwrap_or_else(|| ServerName::IpAddress(endpoint.to_canonical().into()))
+}
+
+/// Read when they are first asked for, and then kept: a third of a megabyte of files.
+fn system_roots() -> Result<Arc<RootCertStore>, TlsError> {
+    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    if let Some(roots) = ROOTS.get() {
+        return Ok(roots.clone());
+    }
+    let mut roots = RootCertStore::empty();
+    // Some systems have a few that are of no use; the rest are.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(TlsError::NoAuthorities);
+    }
+    Ok(ROOTS.get_or_init(|| Arc::new(roots)).clone())
+}

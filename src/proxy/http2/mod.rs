@@ -30,7 +30,7 @@ use super::client::{Client, Order, Phase};
 use super::client_io::Transport;
 use super::connection::GRACE;
 use super::worker::Worker;
-use crate::config::Listener;
+use crate::config::Limits;
 use crate::model::Refusal;
 
 /// What a client may have under way to us on one stream, and on all of them: the memory of slow endpoints.
@@ -50,19 +50,19 @@ pub(super) async fn serve(worker: &Rc<Worker>, client: &Rc<Client>, transport: T
     client.enter(Phase::Head);
     let meter = Rc::new(RefCell::new(Meter::new(client.now())));
     let link = Link::new(worker, client, transport, &meter);
-    let view = worker.view();
-    let Some((_, listener)) = view.listener(&client.listener) else { return };
-    let Some(connection) = handshake(client, listener, link).await else { return };
+    // A listener that has just gone still serves whom it has let in.
+    let listener = worker.view().listener(&client.listener).map(|(_, l)| (l.limits.clone(), l.timeouts.clone()));
+    let (limits, timeouts) = listener.unwrap_or_default();
+    let Some(connection) = handshake(client, &limits, link).await else { return };
     client.enter(Phase::Idle);
-    let shared = Shared::new(worker, client, meter, listener);
-    drop(view);
+    let shared = Shared::new(worker, client, meter, &limits, &timeouts);
     let mut server = Server { shared: Rc::new(shared), connection, stage: Stage::Open, deadline: None };
     std::future::poll_fn(|cx| server.poll(cx)).await;
 }
 
 /// Until the client's preface is there. An order to finish waits until then, so that a client that has just come is told.
-async fn handshake(client: &Client, listener: &Listener, link: Link) -> Option<Connection> {
-    let handshake = builder(listener).handshake(link);
+async fn handshake(client: &Client, limits: &Limits, link: Link) -> Option<Connection> {
+    let handshake = builder(limits).handshake(link);
     tokio::pin!(handshake);
     let done = std::future::poll_fn(|cx| match client.watch(cx) {
         Some(Order::Abort) => Poll::Ready(None),
@@ -81,13 +81,13 @@ async fn handshake(client: &Client, listener: &Listener, link: Link) -> Option<C
     }
 }
 
-fn builder(listener: &Listener) -> server::Builder {
+fn builder(limits: &Limits) -> server::Builder {
     let mut builder = server::Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(listener.limits.streams)
-        .max_header_list_size(request::list_limit(listener.limits.header_bytes))
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(request::list_limit(limits.header_bytes))
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_reset_streams(RESET_STREAMS)
         .max_pending_accept_reset_streams(PENDING_RESETS)

@@ -17,7 +17,7 @@ use http_body::Body as _;
 use super::meter::Meter;
 use super::pump::{End, Pump};
 use super::request::{self, Refused};
-use crate::config::Listener;
+use crate::config::{ClientTimeouts, Limits};
 use crate::model::Refusal;
 use crate::net::body::Received;
 use crate::proxy::body::Body;
@@ -40,15 +40,15 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// With the limits that its listener has now.
     pub(super) fn new(
         worker: &Rc<Worker>,
         client: &Rc<Client>,
         meter: Rc<RefCell<Meter>>,
-        listener: &Listener,
+        limits: &Limits,
+        timeouts: &ClientTimeouts,
     ) -> Self {
-        let (header_bytes, body_timeout) = (listener.limits.header_bytes, listener.timeouts.body);
-        Self { worker: worker.clone(), client: client.clone(), meter, header_bytes, body_timeout }
+        let (worker, client) = (worker.clone(), client.clone());
+        Self { worker, client, meter, header_bytes: limits.header_bytes, body_timeout: timeouts.body }
     }
 }
 

@@ -21,7 +21,7 @@ use super::retry::{self, Failure, Next, Stage, Standing};
 use super::upload::{Broken, RequestBody};
 use super::view::View;
 use super::worker::Worker;
-use crate::config::{HostHeader, OnUnavailable, Split, UpstreamTimeouts};
+use crate::config::{HeaderEdits, HostHeader, OnUnavailable, Split, UpstreamTimeouts};
 use crate::model::Instant;
 use crate::net::body::Received;
 use crate::net::upstream::{DialError, Lease, SendFault, Upstream};
@@ -139,7 +139,7 @@ impl<'a> Trip<'a> {
                 (Failure::Status(_), None) => {}
             }
             self.was_sent |= !matches!(failure, Failure::Unsent(_));
-            if !self.follow(next, exchange).await || !outgoing.make_ready(exchange) {
+            if !self.follow(next, exchange).await || !outgoing.make_ready(exchange, self.edits()) {
                 return Err(why(failure));
             }
         }
@@ -218,6 +218,10 @@ impl<'a> Trip<'a> {
         }
     }
 
+    fn edits(&self) -> &HeaderEdits {
+        &self.view.snapshot.config.routes[self.choice.route].request_headers
+    }
+
     fn split(&self) -> &Split {
         &self.view.snapshot.config.splits[self.choice.split]
     }
@@ -278,7 +282,7 @@ impl<'a> Trip<'a> {
         }
         let is_tunnel = outgoing.handshake.is_some();
         let upstream = if is_tunnel { &version.tunnels[endpoint] } else { &version.upstreams[endpoint] };
-        at_endpoint(upstream, &self.split().timeouts, self.early, exchange, outgoing).await
+        at_endpoint(upstream, &self.split().timeouts, (self.early, self.edits()), exchange, outgoing).await
     }
 }
 
@@ -312,7 +316,7 @@ fn same_route(now: &View, before: &View, route: usize) -> bool {
 async fn at_endpoint(
     upstream: &Rc<Upstream<RequestBody>>,
     timeouts: &UpstreamTimeouts,
-    early: &Early,
+    (early, edits): (&Early, &HeaderEdits),
     exchange: &Exchange,
     outgoing: &mut Outgoing,
 ) -> Result<Answer, Failure> {
@@ -322,7 +326,10 @@ async fn at_endpoint(
         let is_reused = reused.is_some();
         let mut lease = match reused {
             Some(lease) => lease,
-            None => upstream.dial(timeouts.connect).await.map_err(|error| Failure::Unsent(dial_error(&error)))?,
+            None => {
+                let dialled = Box::pin(upstream.dial(timeouts.connect)).await;
+                dialled.map_err(|error| Failure::Unsent(dial_error(&error)))?
+            }
         };
         let begun = if is_reused { exchange.started() } else { Instant::now() };
         let deadlines = Deadlines::new(begun, exchange, timeouts);
@@ -336,7 +343,7 @@ async fn at_endpoint(
             Err(Failure::Unsent(_)) if is_reused => is_resent = lease.is_http2(),
             // Closed while the request was on its way: once more on a new connection, on nobody's books.
             Err(Failure::Sent(ProxyError::Reset))
-                if is_reused && !exchange.endpoint_is_cut() && outgoing.resend(exchange) =>
+                if is_reused && !exchange.endpoint_is_cut() && outgoing.resend(exchange, edits) =>
             {
                 is_resent = true;
             }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use http::HeaderValue;
 
 use super::clock::Clock;
+use super::tunnel::Agreed;
 use super::worker::Worker;
 use crate::config::Bind;
 use crate::model::{Instant, ListenerName};
@@ -46,7 +47,6 @@ pub(super) enum Protocol {
 }
 
 /// See the file's head.
-#[derive(Debug)]
 pub(super) struct Client {
     /// Who it is: the other end, or whom a trusted PROXY header has named.
     pub(super) peer: Peer,
@@ -66,6 +66,8 @@ pub(super) struct Client {
     pub(super) blocked: Cell<Option<Instant>>,
     /// Since when an HTTP/2 header block has waited for its rest. Apart from the phase: other streams go on meanwhile.
     pub(super) block_since: Cell<Option<Instant>>,
+    /// The tunnel this connection becomes once the answer's head is out.
+    pub(super) agreed: Cell<Option<Box<Agreed>>>,
     /// Interim answers that are to go out before the answer.
     pub(super) interim: RefCell<Vec<u8>>,
     /// The HTTP library has written all it had.
@@ -199,6 +201,7 @@ impl Registered {
             is_secure: Cell::new(false),
             protocol: Cell::new(None),
             blocked: Cell::new(None),
+            agreed: Cell::new(None),
             interim: RefCell::default(),
             is_flushed: Cell::new(true),
             block_since: Cell::new(None),

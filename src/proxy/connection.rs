@@ -45,7 +45,7 @@ pub(super) async fn serve<P>(
     client.protocol.set(Some(protocol));
     match protocol {
         Protocol::Http1 => http1::serve(&worker, client, transport).await,
-        Protocol::Http2 => http2::serve(&worker, client, transport).await,
+        Protocol::Http2 => Box::pin(http2::serve(&worker, client, transport)).await,
     }
 }
 
@@ -55,7 +55,7 @@ async fn open(worker: &Rc<Worker>, client: &Rc<Client>, mut socket: Socket) -> i
     let tls = view.listener(&client.listener).and_then(|(index, _)| view.snapshot.tls[index].clone());
     drop(view);
     if let Some(tls) = tls {
-        return secure(client, socket, tls).await;
+        return Box::pin(secure(client, socket, tls)).await;
     }
     let protocol = prior_knowledge(client, &mut socket).await?;
     Ok((protocol, Transport::Plain(socket)))

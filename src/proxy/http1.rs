@@ -2,8 +2,6 @@
 //!
 //! hyper's graceful shutdown closes idle connections at once (amendments.md 2.4), so it is only called on an order.
 
-use std::cell::Cell;
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -31,18 +29,9 @@ const MIN_BUFFER: usize = 8192;
 pub(super) async fn serve(worker: &Rc<Worker>, client: &Rc<Client>, transport: Transport) {
     let io = TokioIo::new(ClientIo::new(transport, client.clone()));
     let header_bytes = worker.view().listener(&client.listener).map_or(32 << 10, |(_, l)| l.limits.header_bytes);
-    let agreed = Cell::new(None);
     let answer = |request: Request<Incoming>| {
         let early = if request.version() == Version::HTTP_11 { Early::Http1(client.clone()) } else { Early::None };
-        let service = service::serve(worker.clone(), client.clone(), request.map(Received::from), early);
-        let agreed = &agreed;
-        async move {
-            let mut answer = service.await;
-            if let Some(tunnel) = answer.body_mut().take_tunnel() {
-                agreed.set(Some(tunnel));
-            }
-            Ok::<_, Infallible>(answer)
-        }
+        service::serve(worker.clone(), client.clone(), request.map(Received::from), early)
     };
     let mut connection = http1::Builder::new()
         .writev(false)
@@ -62,9 +51,9 @@ pub(super) async fn serve(worker: &Rc<Worker>, client: &Rc<Client>, transport: T
     match ended.await {
         Some(Err(error)) => count(client, &error),
         Some(Ok(())) => {
-            if let Some(agreed) = agreed.take() {
+            if let Some(agreed) = client.agreed.take() {
                 let parts = connection.into_parts();
-                carry(client, parts.io.into_inner().into_transport(), parts.read_buf, agreed).await;
+                Box::pin(carry(client, parts.io.into_inner().into_transport(), parts.read_buf, *agreed)).await;
             }
         }
         None => {}

@@ -24,7 +24,7 @@ pub(super) struct Outgoing {
     /// Taken while it is being sent; back if nothing of it was.
     pub(super) request: Option<Request<RequestBody>>,
     /// Asks for a tunnel.
-    pub(super) handshake: Option<Handshake>,
+    pub(super) handshake: Option<Box<Handshake>>,
     method: Method,
     upload: Option<Rc<Upload>>,
     spare: Option<Spare>,
@@ -35,7 +35,7 @@ pub(super) struct Plan<'a> {
     /// Length of the prefix to be cut off the path.
     pub(super) prefix: usize,
     pub(super) edits: &'a HeaderEdits,
-    pub(super) handshake: Option<Handshake>,
+    pub(super) handshake: Option<Box<Handshake>>,
     /// Its method may be sent again whatever the body.
     pub(super) may_repeat: bool,
 }
@@ -46,7 +46,6 @@ struct Spare {
     headers: HeaderMap,
     received: Version,
     host: HeaderValue,
-    edits: HeaderEdits,
 }
 
 impl Outgoing {
@@ -57,7 +56,7 @@ impl Outgoing {
         upload: Option<Rc<Upload>>,
         target: Target,
         exchange: &Exchange,
-        plan: &Plan<'_>,
+        plan: Plan<'_>,
     ) -> Result<Self, ProxyError> {
         let received = std::mem::replace(&mut parts.version, Version::HTTP_11);
         if target.uri.authority().is_some() {
@@ -71,14 +70,13 @@ impl Outgoing {
             headers: parts.headers.clone(),
             received,
             host: host.clone(),
-            edits: plan.edits.clone(),
         });
         headers::prepare_request(&mut parts.headers, received, exchange.forwarded(&host));
         headers::edit(&mut parts.headers, plan.edits);
         parts.extensions.clear();
         let method = parts.method.clone();
         let body = upload.as_ref().map(Upload::reader).unwrap_or_default();
-        let handshake = plan.handshake.clone();
+        let handshake = plan.handshake;
         Ok(Self { request: Some(Request::from_parts(parts, body)), handshake, method, upload, spare })
     }
 
@@ -101,19 +99,19 @@ impl Outgoing {
     }
 
     /// Makes a request that was lost on an idle connection ready to be sent once more; false if it must not be.
-    pub(super) fn resend(&mut self, exchange: &Exchange) -> bool {
-        self.method.is_idempotent() && self.is_replayable() && self.make_ready(exchange)
+    pub(super) fn resend(&mut self, exchange: &Exchange, edits: &HeaderEdits) -> bool {
+        self.method.is_idempotent() && self.is_replayable() && self.make_ready(exchange, edits)
     }
 
     /// Ready to be sent, from the spare if it was sent before; false if it cannot be.
-    pub(super) fn make_ready(&mut self, exchange: &Exchange) -> bool {
+    pub(super) fn make_ready(&mut self, exchange: &Exchange, edits: &HeaderEdits) -> bool {
         if self.request.is_some() {
             return true;
         }
         let Some(spare) = self.spare.as_ref().filter(|_| self.is_replayable()) else { return false };
         let mut headers = spare.headers.clone();
         headers::prepare_request(&mut headers, spare.received, exchange.forwarded(&spare.host));
-        headers::edit(&mut headers, &spare.edits);
+        headers::edit(&mut headers, edits);
         let mut request = Request::new(self.upload.as_ref().map(Upload::reader).unwrap_or_default());
         (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
             (self.method.clone(), spare.uri.clone(), headers);

@@ -15,8 +15,13 @@ pub(super) enum RequestId {
 
 impl RequestId {
     /// The client's if it may be kept, else one of this millisecond and `chance`.
-    pub(super) fn new(headers: &HeaderMap, is_trusted: bool, unix_ms: u64, chance: impl FnOnce() -> u128) -> Self {
-        match kept_request_id(headers, is_trusted) {
+    pub(super) fn new(
+        headers: Option<&HeaderMap>,
+        is_trusted: bool,
+        unix_ms: u64,
+        chance: impl FnOnce() -> u128,
+    ) -> Self {
+        match headers.and_then(|headers| kept_request_id(headers, is_trusted)) {
             Some(kept) => Self::Kept(kept.clone()),
             None => {
                 let mut text = [0; ulid::ULID_LEN];
@@ -51,7 +56,7 @@ mod tests {
     fn a_plain_one_is_kept_and_any_other_replaced() {
         let id = |given: &str| {
             let headers = HeaderMap::from_iter([(crate::proxy::headers::X_REQUEST_ID, given.parse().unwrap())]);
-            RequestId::new(&headers, false, 1_700_000_000_000, || 7)
+            RequestId::new(Some(&headers), false, 1_700_000_000_000, || 7)
         };
         assert_eq!(id("abc-1").as_str(), "abc-1");
         assert_eq!(id("abc-1").value(), "abc-1");

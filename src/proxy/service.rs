@@ -3,6 +3,7 @@
 //! Invariants: what is ambiguous is refused before anything is chosen; every request gets exactly one answer; the
 //! snapshot is read once per choice.
 
+use std::convert::Infallible;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -41,23 +42,37 @@ enum Reply {
     Local(Response<Body>),
 }
 
-/// Answers one request, whatever happens.
-pub(super) async fn serve(
+/// Answers one request, whatever happens; never fails.
+///
+/// Not an async function: those keep their arguments twice, and everything here is copied with the future. What is large
+/// and rare (connecting, tunnels) is boxed where it is awaited, for the same reason.
+pub(super) fn serve(
     worker: Rc<Worker>,
     client: Rc<Client>,
     request: Request<Received>,
     early: Early,
+) -> impl Future<Output = Result<Response<Body>, Infallible>> {
+    let mut request = Some(request);
+    async move { Ok(answer(&worker, &client, &mut request, &early).await) }
+}
+
+/// `request` is taken once it is known where it goes.
+async fn answer(
+    worker: &Rc<Worker>,
+    client: &Rc<Client>,
+    request: &mut Option<Request<Received>>,
+    early: &Early,
 ) -> Response<Body> {
-    let busy = Busy::new(&client);
+    let busy = Busy::new(client);
     let view = worker.view();
-    let mut exchange = open(&worker, &view, &client, &request);
-    let result = reply(&worker, &view, &early, &mut exchange, request).await;
+    let mut exchange = open(worker, &view, client, request.as_ref());
+    let result = reply(worker, &view, early, &mut exchange, request).await;
     let is_closing = worker.is_closing() || client.closing().is_some();
     let mut answer = match result {
-        Ok(Reply::Upstream(answer)) => from_upstream(&worker, answer, exchange),
+        Ok(Reply::Upstream(answer)) => from_upstream(worker, answer, exchange),
         Ok(Reply::Tunnel(head, endpoint, stream)) => {
             let answer = head.map(|()| Body::tunnel(Agreed { endpoint, exchange, stream, busy: None }));
-            return open_tunnel(answer.map(|body| body.hold(busy)), &early);
+            return open_tunnel(answer.map(|body| body.hold(busy)), early);
         }
         Ok(Reply::Local(answer)) => {
             exchange.answered_here(answer.status());
@@ -79,11 +94,13 @@ pub(super) async fn serve(
 }
 
 /// Opens the books.
-fn open(worker: &Rc<Worker>, view: &Rc<View>, client: &Rc<Client>, request: &Request<Received>) -> Exchange {
+fn open(worker: &Rc<Worker>, view: &Rc<View>, client: &Rc<Client>, request: Option<&Request<Received>>) -> Exchange {
     let now = worker.clock.unix_ms(worker.clock.now());
-    let request_id = RequestId::new(request.headers(), client.is_trusted, now, || worker.rng.borrow_mut().u128(..));
-    let head = view.logs_access().then(|| Box::new(access_head(request)));
+    let chance = || worker.rng.borrow_mut().u128(..);
+    let request_id = RequestId::new(request.map(Request::headers), client.is_trusted, now, chance);
+    let head = request.filter(|_| view.logs_access()).map(|request| Box::new(access_head(request)));
     let mut exchange = Exchange::new(worker.clone(), view.clone(), client.clone(), request_id, head);
+    let Some(request) = request else { return exchange };
     exchange.is_grpc = grpc::is_grpc(request.headers());
     if client.is_trusted {
         exchange.believe(request.headers());
@@ -96,20 +113,21 @@ async fn reply(
     view: &Rc<View>,
     early: &Early,
     exchange: &mut Exchange,
-    request: Request<Received>,
+    asked: &mut Option<Request<Received>>,
 ) -> Result<Reply, ProxyError> {
-    let (found, selector, target) = match find(worker, view, exchange, &request)? {
+    let Some(request) = asked else { return Err(ProxyError::ClientGone) };
+    let (found, selector, target) = match find(worker, view, exchange, request)? {
         Wanted::Here(answer) => return Ok(Reply::Local(answer)),
         Wanted::Split(found, selector, target) => (found, selector, target),
     };
     let route = &view.snapshot.config.routes[found.route];
     let mut trip = Trip::start(worker, early, view, found.route, selector, exchange)?;
-    let (mut outgoing, stream) = prepare(worker, view, (route, found.prefix), exchange, request, target)?;
+    let (mut outgoing, stream) = prepare(worker, view, (route, found.prefix), exchange, asked, target)?;
     let mut answer = trip.go(exchange, &mut outgoing).await?;
     if let Some(handshake) = outgoing.handshake.take()
         && agrees(&handshake, exchange, &answer)?
     {
-        return leave_http(worker, route, exchange, (handshake, stream), answer).await;
+        return Box::pin(leave_http(worker, route, exchange, (*handshake, stream), answer)).await;
     }
     finish_head(worker, route, exchange, &mut answer)?;
     if let Some(cookie) = trip.cookie(exchange.client().is_secure.get()) {
@@ -133,10 +151,10 @@ fn find(
     request: &Request<Received>,
 ) -> Result<Wanted, ProxyError> {
     let target = Target::of(request)?;
-    let (name, date) = (target.name()?, worker.clock.date());
+    let (name, date) = (target.name()?, || worker.clock.date());
     let (index, listener) = view.listener(&exchange.client().listener).unzip();
     if let Some(port) = listener.and_then(|l| l.redirect_https) {
-        return Ok(Wanted::Here(local::to_https(&name, &target, port, &date)));
+        return Ok(Wanted::Here(local::to_https(&name, &target, port, &date())));
     }
     let query = Query {
         listener: index,
@@ -152,8 +170,8 @@ fn find(
     limit_rate(view, found.route, &query)?;
     let route = &view.snapshot.config.routes[found.route];
     Ok(match (&route.action, view.snapshot.routes.targets()[found.route].split()) {
-        (Action::Redirect(redirect), _) => Wanted::Here(local::redirect(redirect, &target, &date)),
-        (Action::Respond(respond), _) => Wanted::Here(local::respond(respond, &date)),
+        (Action::Redirect(redirect), _) => Wanted::Here(local::redirect(redirect, &target, &date())),
+        (Action::Respond(respond), _) => Wanted::Here(local::respond(respond, &date())),
         (Action::Split { strip_prefix, .. }, Some(split)) => {
             let selector = Selector::of(worker, view, split, &query);
             let found = Found { prefix: if *strip_prefix { found.prefix } else { 0 }, ..found };
@@ -177,11 +195,12 @@ fn prepare(
     view: &View,
     (route, prefix): (&Route, usize),
     exchange: &mut Exchange,
-    request: Request<Received>,
+    asked: &mut Option<Request<Received>>,
     target: Target,
 ) -> Result<(Outgoing, Option<RecvStream>), ProxyError> {
     let listener = view.listener(&exchange.client().listener).map(|(_, listener)| listener);
     let body_bytes = listener.and_then(|l| l.limits.body_bytes);
+    let Some(request) = asked else { return Err(ProxyError::ClientGone) };
     if let (Some(limit), Some(length)) = (body_bytes, request.body().size_hint().exact())
         && length > limit
     {
@@ -190,17 +209,19 @@ fn prepare(
     let split = view.snapshot.config.splits.iter().find(|s| Some(&s.name) == route.split());
     let kept = split.filter(|s| may_repeat(s, request.method())).map_or(0, |s| s.retries.body_bytes);
     let has_body = !request.body().is_end_stream();
+    let Some(request) = asked.take() else { return Err(ProxyError::ClientGone) };
     let (parts, mut body) = request.into_parts();
     let handshake = websocket::wanted(&parts, has_body, || worker.rng.borrow_mut().u128(..))?;
     let stream = if handshake.is_some() { std::mem::take(&mut body).into_http2() } else { None };
-    let stall = Stall::new(&worker.stalls, listener.and_then(|l| l.timeouts.body));
+    let stall = || Stall::new(&worker.stalls, listener.and_then(|l| l.timeouts.body));
     let upload = Upload::new(body, stall, Bounds { bytes: body_bytes, kept });
     if let Some(upload) = upload.as_ref().filter(|_| headers::expects_continue(&parts.headers)) {
         upload.wait_for_continue();
     }
     exchange.uploads(upload.as_ref());
+    let handshake = handshake.map(Box::new);
     let plan = Plan { prefix, edits: &route.request_headers, handshake, may_repeat: kept > 0 };
-    Ok((Outgoing::new(parts, upload, target, exchange, &plan)?, stream))
+    Ok((Outgoing::new(parts, upload, target, exchange, plan)?, stream))
 }
 
 fn may_repeat(split: &Split, method: &http::Method) -> bool {
@@ -258,10 +279,18 @@ async fn leave_http(
     Ok(Reply::Tunnel(head.map(drop), endpoint, stream))
 }
 
-/// Over HTTP/1.1 the connection's task takes the tunnel out of the answer; over HTTP/2 it runs beside the connection.
+/// Over HTTP/1.1 the connection's task runs the tunnel when the answer's head is out; over HTTP/2 it runs beside the
+/// connection.
 fn open_tunnel(mut answer: Response<Body>, early: &Early) -> Response<Body> {
-    let Early::Http2(respond) = early else { return answer };
     let Some(mut agreed) = answer.body_mut().take_tunnel() else { return answer };
+    let respond = match early {
+        Early::Http2(respond) => respond,
+        Early::Http1(client) => {
+            client.agreed.set(Some(Box::new(agreed)));
+            return answer;
+        }
+        Early::None => return answer,
+    };
     let Some(stream) = agreed.stream.take() else { return answer };
     let (parts, body) = answer.into_parts();
     let head = Response::from_parts(parts.clone(), ());

@@ -106,11 +106,11 @@ pub(crate) enum UploadError {
 
 impl Upload {
     /// `None` if there is no body.
-    pub(super) fn new(source: Received, stall: Stall, bounds: Bounds) -> Option<Rc<Self>> {
+    pub(super) fn new(source: Received, stall: impl FnOnce() -> Stall, bounds: Bounds) -> Option<Rc<Self>> {
         (!source.is_end_stream()).then(|| {
             Rc::new(Self {
                 source: RefCell::new(source),
-                stall: RefCell::new(stall),
+                stall: RefCell::new(stall()),
                 kept: RefCell::new(Kept { pieces: Vec::new(), bytes: 0, is_whole: bounds.kept > 0 }),
                 bounds,
                 reader: Cell::new(0),
@@ -294,7 +294,7 @@ mod tests {
 
     fn upload(source: Received, bounds: Bounds) -> Rc<Upload> {
         let stalls = Stalls::new(Rc::new(Clock::new()));
-        Upload::new(source, Stall::new(&stalls, None), bounds).unwrap()
+        Upload::new(source, || Stall::new(&stalls, None), bounds).unwrap()
     }
 
     #[tokio::test]

@@ -85,7 +85,7 @@ async fn answer(
     let mut service = std::pin::pin!(service);
     let mut is_watched = true;
     std::future::poll_fn(|cx| {
-        if let Poll::Ready(answer) = service.as_mut().poll(cx) {
+        if let Poll::Ready(Ok(answer)) = service.as_mut().poll(cx) {
             return Poll::Ready(Some(answer));
         }
         if is_watched {

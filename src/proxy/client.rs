@@ -68,6 +68,8 @@ pub(super) struct Client {
     pub(super) block_since: Cell<Option<Instant>>,
     /// The tunnel this connection becomes once the answer's head is out.
     pub(super) agreed: Cell<Option<Box<Agreed>>>,
+    /// The client has announced its last request and sent all of it.
+    pub(super) has_ended: Cell<bool>,
     /// Interim answers that are to go out before the answer.
     pub(super) interim: RefCell<Vec<u8>>,
     /// The HTTP library has written all it had.
@@ -187,8 +189,11 @@ pub(super) struct Registered {
 impl Registered {
     /// Counts a connection in and makes it known to the worker's tick.
     pub(super) fn new(worker: &Rc<Worker>, (listener, local): (ListenerName, Rc<Bind>), peer: Peer) -> Option<Self> {
-        let cell = worker.cells.listener(worker.index, &listener);
         let view = worker.view();
+        let cell = match view.listener(&listener) {
+            Some((index, _)) => view.listeners[index].clone(),
+            None => worker.cells.listener(worker.index, &listener),
+        };
         let trusted = view.listener(&listener).map(|(_, l)| &l.trusted_proxies);
         let is_trusted = trusted.is_some_and(|t| t.trusts(peer.ip()));
         let client = Rc::new(Client {
@@ -202,6 +207,7 @@ impl Registered {
             protocol: Cell::new(None),
             blocked: Cell::new(None),
             agreed: Cell::new(None),
+            has_ended: Cell::new(false),
             interim: RefCell::default(),
             is_flushed: Cell::new(true),
             block_since: Cell::new(None),

@@ -99,6 +99,11 @@ fn address(entry: &str) -> Option<IpAddr> {
     bare.parse().ok().or_else(|| entry.parse::<std::net::SocketAddr>().ok().map(|a| a.ip()))
 }
 
+/// `Connection: close` and nothing else, as clients say it.
+pub(super) fn asks_to_close(headers: &HeaderMap) -> bool {
+    headers.get(header::CONNECTION).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"close"))
+}
+
 /// The client waits for `100 Continue` before it sends its body (RFC 9110 section 10.1.1).
 pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(header::EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"))

@@ -102,6 +102,9 @@ fn open(worker: &Rc<Worker>, view: &Rc<View>, client: &Rc<Client>, request: Opti
     let mut exchange = Exchange::new(worker.clone(), view.clone(), client.clone(), request_id, head);
     let Some(request) = request else { return exchange };
     exchange.is_grpc = grpc::is_grpc(request.headers());
+    if request.body().is_end_stream() && headers::asks_to_close(request.headers()) {
+        client.has_ended.set(true);
+    }
     if client.is_trusted {
         exchange.believe(request.headers());
     }

@@ -18,7 +18,7 @@ use crate::net::upstream::{Settings, Upstream};
 use crate::pool::Endpoint;
 use crate::routing::{Deck, Shares};
 use crate::state::{Snapshot, SplitState};
-use crate::telemetry::{CodeCell, VersionCell};
+use crate::telemetry::{CodeCell, ListenerCell, VersionCell};
 use crate::tls;
 
 /// The epoch of what rules send.
@@ -29,6 +29,7 @@ pub(super) struct View {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) splits: Vec<SplitView>,
     pub(super) routes: Vec<RouteView>,
+    pub(super) listeners: Vec<Arc<ListenerCell>>,
 }
 
 pub(super) struct SplitView {
@@ -76,7 +77,9 @@ impl View {
             }
         });
         let routes = routes.collect();
-        Self { splits, routes, snapshot }
+        let listeners = snapshot.config.listeners.iter();
+        let listeners = listeners.map(|l| worker.cells.listener(worker.index, &l.name)).collect();
+        Self { splits, routes, listeners, snapshot }
     }
 
     /// The listener's place and settings in this configuration, if it is still there.

@@ -42,12 +42,14 @@ pub(super) enum Transport {
 pub(super) struct ClientIo {
     transport: Transport,
     client: Rc<Client>,
+    /// Nothing was read yet. (The phase does not tell: what was read ahead of us has changed it.)
+    is_new: bool,
     linger: Linger,
 }
 
 impl ClientIo {
     pub(super) fn new(transport: Transport, client: Rc<Client>) -> Self {
-        Self { transport, client, linger: Linger::default() }
+        Self { transport, client, is_new: true, linger: Linger::default() }
     }
 
     /// The socket alone, for what is no HTTP.
@@ -86,12 +88,17 @@ impl AsyncRead for ClientIo {
         ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
         let bytes = &buf.filled()[before..];
         self.client.lengths.borrow_mut().see(bytes);
-        if !bytes.is_empty() && self.client.phase() == Phase::Idle {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let is_idle = self.client.phase() == Phase::Idle;
+        if is_idle {
             self.client.enter(Phase::Head);
-            if self.client.is_flushed.get() && framing::names_other_version(bytes) {
-                self.answer(cx, OTHER_VERSION, Refusal::BadRequest);
-                return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
-            }
+        }
+        let is_first = std::mem::take(&mut self.is_new) || is_idle;
+        if is_first && self.client.is_flushed.get() && framing::names_other_version(bytes) {
+            self.answer(cx, OTHER_VERSION, Refusal::BadRequest);
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
         }
         Poll::Ready(Ok(()))
     }

@@ -4,6 +4,7 @@
 //! orders, the connection's task carries them out. Used by one thread only, hence cells.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -11,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use http::HeaderValue;
 
 use super::clock::Clock;
+use super::framing::Lengths;
 use super::tunnel::Agreed;
 use super::worker::Worker;
 use crate::config::Bind;
@@ -72,6 +74,8 @@ pub(super) struct Client {
     pub(super) has_ended: Cell<bool>,
     /// Interim answers that are to go out before the answer.
     pub(super) interim: RefCell<Vec<u8>>,
+    /// What was said over HTTP/1.1 about the lengths of bodies.
+    pub(super) lengths: RefCell<Lengths>,
     /// The HTTP library has written all it had.
     pub(super) is_flushed: Cell<bool>,
     clock: Rc<Clock>,
@@ -81,6 +85,12 @@ pub(super) struct Client {
     closing: Cell<Option<Instant>>,
     order: Cell<Option<Order>>,
     task: RefCell<Option<Waker>>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("peer", &self.peer).finish_non_exhaustive()
+    }
 }
 
 impl Client {
@@ -102,8 +112,11 @@ impl Client {
         self.closing.set(Some(now));
     }
 
+    /// No more than was ordered before: a connection that is to end now does.
     pub(super) fn finish(&self) {
-        self.give(Order::Finish);
+        if self.order.get().is_none() {
+            self.give(Order::Finish);
+        }
     }
 
     pub(super) fn expire(&self) {
@@ -209,6 +222,7 @@ impl Registered {
             agreed: Cell::new(None),
             has_ended: Cell::new(false),
             interim: RefCell::default(),
+            lengths: RefCell::default(),
             is_flushed: Cell::new(true),
             block_since: Cell::new(None),
             clock: worker.clock.clone(),

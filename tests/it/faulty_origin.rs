@@ -5,6 +5,7 @@
 //! statuses 99 and 1000, two lengths, both framings, an unasked 101, bytes behind a plain answer, stale pooled
 //! connections in `oddities`; bodies cut short of their length or last chunk in `streaming`.
 
+mod cut;
 mod early;
 mod slow;
 

@@ -116,6 +116,10 @@ impl HttpBody for Body {
 
 impl AnswerBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutBody>>> {
+        // Before the body: one that never pauses is over at its time too.
+        if self.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
+            return self.cut(ProxyError::Timeout("total"));
+        }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.stall.progress();
@@ -131,9 +135,6 @@ impl AnswerBody {
                 Poll::Ready(None)
             }
             Poll::Pending => {
-                if self.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
-                    return self.cut(ProxyError::Timeout("total"));
-                }
                 if self.stall.poll_over(cx).is_ready() {
                     return self.cut(ProxyError::Timeout("stall"));
                 }

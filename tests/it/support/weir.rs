@@ -107,6 +107,18 @@ impl Weir {
         fs::read_to_string(log_file(&self.dir, "stdout", self.run)).unwrap_or_default()
     }
 
+    /// The access line of the only request for that path.
+    #[track_caller]
+    pub fn line_of(&self, path: &str) -> serde_json::Value {
+        wait_for_within(&format!("the access line of {path}"), LIMIT, || {
+            let lines = self.stdout();
+            let lines = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            let lines: Vec<_> = lines.filter(|line| line["path"] == path).collect();
+            assert!(lines.len() < 2, "{lines:?}");
+            lines.into_iter().next()
+        })
+    }
+
     pub fn stderr(&self) -> String {
         fs::read_to_string(log_file(&self.dir, "stderr", self.run)).unwrap_or_default()
     }

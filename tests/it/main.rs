@@ -31,6 +31,7 @@ mod retries;
 mod rollback;
 mod shutdown;
 mod split;
+mod sticky;
 mod streaming;
 mod support;
 mod unavailable;

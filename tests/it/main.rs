@@ -29,6 +29,8 @@ mod reload;
 mod rescue;
 mod retries;
 mod rollback;
+mod routes_full;
+mod rules;
 mod shutdown;
 mod split;
 mod sticky;

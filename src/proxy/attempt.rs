@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::Sleep;
 
 use super::choose::{Choice, Selector};
-use super::deadlines::Deadlines;
+use super::deadlines::{Deadlines, TOTAL};
 use super::early::Early;
 use super::error::ProxyError;
 use super::exchange::Exchange;
@@ -140,7 +140,8 @@ impl<'a> Trip<'a> {
             }
             self.was_sent |= !matches!(failure, Failure::Unsent(_));
             if !self.follow(next, exchange).await || !outgoing.make_ready(exchange, self.edits()) {
-                return Err(why(failure));
+                // A request that has waited, or would have to, finds nobody.
+                return Err(if next == Next::Hold { ProxyError::NoEndpoint } else { why(failure) });
             }
         }
     }
@@ -153,6 +154,7 @@ impl<'a> Trip<'a> {
                     return false;
                 }
                 self.retried += 1;
+                exchange.retries(self.at);
             }
             Next::Hold => return self.hold(exchange).await,
             Next::Rescue => {
@@ -185,7 +187,9 @@ impl<'a> Trip<'a> {
         let OnUnavailable::Hold(hold) = self.split().on_unavailable.clone() else { return false };
         if self.held.is_none() {
             let guard = self.view.splits[self.choice.split].state.holding.enter(hold.requests);
-            self.held = guard.map(|guard| (guard, Instant::now() + hold.timeout));
+            let over = Deadlines::total(exchange, &self.split().timeouts);
+            let until = Instant::now() + hold.timeout;
+            self.held = guard.map(|guard| (guard, over.map_or(until, |over| until.min(over))));
         }
         let Some((_, until)) = &self.held else { return false };
         let swapped = self.worker.swapped.clone();
@@ -202,11 +206,11 @@ impl<'a> Trip<'a> {
                 () = tokio::time::sleep_until(until.min(again)) => {}
             }
         }
-        self.choose_again();
+        self.choose_again(exchange);
         true
     }
 
-    fn choose_again(&mut self) {
+    fn choose_again(&mut self, exchange: &mut Exchange) {
         let now = self.worker.view();
         let route = self.choice.route;
         (self.tried, self.retried) = (0, 0);
@@ -214,6 +218,7 @@ impl<'a> Trip<'a> {
             return;
         }
         if let Some((choice, _)) = self.selector.choose(self.worker, &now, route) {
+            exchange.moves(&now, choice.split);
             (self.at, self.choice, self.view) = (choice.version, choice, now);
         }
     }
@@ -277,12 +282,11 @@ impl<'a> Trip<'a> {
         exchange.attempt(claim, self.at);
         self.tried |= bit(endpoint);
         let version = &self.view.splits[self.choice.split].versions[self.at];
-        if version.host == HostHeader::Endpoint {
-            outgoing.name_endpoint(exchange);
-        }
+        outgoing.name_host(version.host, exchange);
         let is_tunnel = outgoing.handshake.is_some();
         let upstream = if is_tunnel { &version.tunnels[endpoint] } else { &version.upstreams[endpoint] };
-        at_endpoint(upstream, &self.split().timeouts, (self.early, self.edits()), exchange, outgoing).await
+        let plan = (version.host, &self.split().timeouts, self.edits());
+        at_endpoint(upstream, plan, self.early, exchange, outgoing).await
     }
 }
 
@@ -315,8 +319,8 @@ fn same_route(now: &View, before: &View, route: usize) -> bool {
 /// One endpoint: over an idle connection if there is one, else over a new one.
 async fn at_endpoint(
     upstream: &Rc<Upstream<RequestBody>>,
-    timeouts: &UpstreamTimeouts,
-    (early, edits): (&Early, &HeaderEdits),
+    (host, timeouts, edits): (HostHeader, &UpstreamTimeouts, &HeaderEdits),
+    early: &Early,
     exchange: &Exchange,
     outgoing: &mut Outgoing,
 ) -> Result<Answer, Failure> {
@@ -326,12 +330,9 @@ async fn at_endpoint(
         let is_reused = reused.is_some();
         let mut lease = match reused {
             Some(lease) => lease,
-            None => {
-                let dialled = Box::pin(upstream.dial(timeouts.connect)).await;
-                dialled.map_err(|error| Failure::Unsent(dial_error(&error)))?
-            }
+            None => Box::pin(dial(upstream, exchange, timeouts)).await.map_err(Failure::Unsent)?,
         };
-        let begun = if is_reused { exchange.started() } else { Instant::now() };
+        let begun = if is_reused { exchange.attempt_started() } else { Instant::now() };
         let deadlines = Deadlines::new(begun, exchange, timeouts);
         match send(&mut lease, outgoing, &deadlines, early, exchange).await {
             Ok(head) => {
@@ -343,7 +344,7 @@ async fn at_endpoint(
             Err(Failure::Unsent(_)) if is_reused => is_resent = lease.is_http2(),
             // Closed while the request was on its way: once more on a new connection, on nobody's books.
             Err(Failure::Sent(ProxyError::Reset))
-                if is_reused && !exchange.endpoint_is_cut() && outgoing.resend(exchange, edits) =>
+                if is_reused && !exchange.endpoint_is_cut() && outgoing.resend(host, exchange, edits) =>
             {
                 is_resent = true;
             }
@@ -351,6 +352,23 @@ async fn at_endpoint(
             Err(failure) => return Err(failure),
         }
     }
+}
+
+/// Connects, in the time that the exchange has left.
+async fn dial(
+    upstream: &Rc<Upstream<RequestBody>>,
+    exchange: &Exchange,
+    timeouts: &UpstreamTimeouts,
+) -> Result<Lease<RequestBody>, ProxyError> {
+    let Some(over) = Deadlines::total(exchange, timeouts) else {
+        return upstream.dial(timeouts.connect).await.map_err(|error| dial_error(&error));
+    };
+    let left = over.saturating_duration_since(Instant::now());
+    let limit = timeouts.connect.map_or(left, |connect| connect.min(left));
+    upstream.dial(Some(limit)).await.map_err(|error| match error {
+        DialError::Timeout if over <= Instant::now() => ProxyError::Timeout(TOTAL),
+        error => dial_error(&error),
+    })
 }
 
 fn dial_error(error: &DialError) -> ProxyError {

@@ -122,6 +122,10 @@ impl AnswerBody {
         if let Some(why) = self.is_cut {
             return self.poll_cut(why);
         }
+        // Before the body: one that never pauses is over at its time too.
+        if self.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
+            return self.cut(ProxyError::Timeout("total"), cx);
+        }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
                 self.stall.progress();
@@ -138,9 +142,6 @@ impl AnswerBody {
                 Poll::Ready(None)
             }
             Poll::Pending => {
-                if self.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
-                    return self.cut(ProxyError::Timeout("total"), cx);
-                }
                 if self.stall.poll_over(cx).is_ready() {
                     return self.cut(ProxyError::Timeout("stall"), cx);
                 }

@@ -26,8 +26,13 @@ const FIRST_BYTE: &str = "no first byte of an answer in time (timeouts.first_byt
 
 impl Deadlines {
     pub(super) fn new(begun: Instant, exchange: &Exchange, timeouts: &UpstreamTimeouts) -> Self {
-        let total = timeouts.total.and_then(|limit| exchange.started().checked_add(limit));
+        let total = Self::total(exchange, timeouts);
         Self { begun, first_byte: timeouts.first_byte, total, upload: exchange.upload().cloned() }
+    }
+
+    /// When the whole exchange is over, its attempts and waits included.
+    pub(super) fn total(exchange: &Exchange, timeouts: &UpstreamTimeouts) -> Option<Instant> {
+        timeouts.total.and_then(|limit| exchange.started().checked_add(limit))
     }
 
     /// Ends when the answer's head is overdue, and says which limit that is.

@@ -64,8 +64,11 @@ pub(super) struct Exchange {
     head: Option<Box<Head>>,
     route: Option<usize>,
     choice: Option<Choice>,
-    /// The version of the present attempt; another one than the choice's after a spill or a rescue.
+    /// The version of the present attempt, and the view and split it is of: other ones than the choice's after a spill,
+    /// a rescue, or a wait.
     at: usize,
+    at_split: Option<(Rc<View>, usize)>,
+    attempt_started: Instant,
     picked: Picked,
     /// Such traffic counts in no analysis.
     is_by_rule: bool,
@@ -92,10 +95,11 @@ impl Exchange {
         request_id: RequestId,
         head: Option<Box<Head>>,
     ) -> Self {
+        let started = Instant::now();
         Self {
             worker,
             view,
-            started: Instant::now(),
+            started,
             client_ip: client.peer.ip(),
             client,
             request_id,
@@ -103,6 +107,8 @@ impl Exchange {
             route: None,
             choice: None,
             at: 0,
+            at_split: None,
+            attempt_started: started,
             picked: Picked::Weight,
             is_by_rule: false,
             claim: None,
@@ -167,19 +173,47 @@ impl Exchange {
 
     /// The version's name, if answers are to show it.
     pub(super) fn shown_version(&self) -> Option<&HeaderValue> {
-        self.version(self.at)?.shown_as.as_ref()
+        self.version_at()?.shown_as.as_ref()
     }
 
+    /// One that was chosen.
     fn version(&self, version: usize) -> Option<&VersionView> {
         self.view.splits[self.choice?.split].versions.get(version)
+    }
+
+    /// That of the present attempt.
+    fn version_at(&self) -> Option<&VersionView> {
+        match &self.at_split {
+            None => self.version(self.at),
+            Some((view, split)) => view.splits[*split].versions.get(self.at),
+        }
+    }
+
+    /// What follows happens in a newer view. The books stay with what was chosen first.
+    pub(super) fn moves(&mut self, view: &Rc<View>, split: usize) {
+        self.at_split = Some((view.clone(), split));
     }
 
     /// A new attempt at the claimed endpoint of a version begins.
     pub(super) fn attempt(&mut self, claim: Claim, version: usize) {
         self.claim = Some(claim);
         self.at = version;
+        // A request that never failed has no need of another look at the clock.
+        if self.first.is_some() {
+            self.attempt_started = Instant::now();
+        }
         self.attempts += 1;
-        if let (Some(version), true) = (self.version(version), self.attempts > 1) {
+    }
+
+    /// When the present attempt began.
+    pub(super) fn attempt_started(&self) -> Instant {
+        self.attempt_started
+    }
+
+    /// Another endpoint of the same version is tried.
+    pub(super) fn retries(&mut self, version: usize) {
+        self.at = version;
+        if let Some(version) = self.version_at() {
             version.cell.retry();
         }
     }
@@ -231,7 +265,7 @@ impl Exchange {
     }
 
     fn count_error(&self, cause: Cause) {
-        if let Some(version) = self.version(self.at) {
+        if let Some(version) = self.version_at() {
             version.cell.error(cause);
         }
     }
@@ -348,11 +382,21 @@ impl Exchange {
         });
     }
 
+    /// Of the version whose endpoint was asked last.
+    fn version_name(&self) -> &str {
+        let (view, split) = match (&self.at_split, self.choice) {
+            (Some((view, split)), _) => (view, *split),
+            (None, Some(choice)) => (&self.view, choice.split),
+            (None, None) => return "",
+        };
+        view.splits[split].state.versions.get(self.at).map_or("", |version| version.name.as_str())
+    }
+
     fn write_line(&self, head: &Head, latency: Duration) {
         let names = self.choice.map(|c| {
             let split = &self.view.splits[c.split];
             let routes = self.view.snapshot.routes.targets();
-            (routes[c.route].name.as_str(), split.state.name.as_str(), split.state.versions[self.at].name.as_str())
+            (routes[c.route].name.as_str(), split.state.name.as_str(), self.version_name())
         });
         let routes = self.view.snapshot.routes.targets();
         let error = if let End::Failed(why) = self.end { Some(why.word()) } else { None };

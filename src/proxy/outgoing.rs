@@ -15,7 +15,7 @@ use super::exchange::Exchange;
 use super::headers;
 use super::upload::{RequestBody, Upload};
 use super::websocket::Handshake;
-use crate::config::HeaderEdits;
+use crate::config::{HeaderEdits, HostHeader};
 use crate::net::body::Received;
 use crate::routing::{normal_host, normal_path, strip_prefix};
 
@@ -28,6 +28,8 @@ pub(super) struct Outgoing {
     method: Method,
     upload: Option<Rc<Upload>>,
     spare: Option<Spare>,
+    /// The client's `Host`, while the request names an endpoint instead.
+    client_host: Option<HeaderValue>,
 }
 
 /// What the route and its split say about it.
@@ -78,14 +80,22 @@ impl Outgoing {
         let method = parts.method.clone();
         let body = upload.as_ref().map(Upload::reader).unwrap_or_default();
         let handshake = plan.handshake;
-        Ok(Self { request: Some(Request::from_parts(parts, body)), handshake, method, upload, spare })
+        let request = Some(Request::from_parts(parts, body));
+        Ok(Self { request, handshake, method, upload, spare, client_host: None })
     }
 
-    /// `Host` is to be the endpoint's own address.
-    pub(super) fn name_endpoint(&mut self, exchange: &Exchange) {
-        let address = exchange.endpoint().and_then(|e| HeaderValue::from_str(&e.to_string()).ok());
-        if let (Some(request), Some(address)) = (&mut self.request, address) {
-            request.headers_mut().insert(header::HOST, address);
+    /// Makes `Host` what the version of the present attempt wants: the client's, or its endpoint's own address.
+    pub(super) fn name_host(&mut self, host: HostHeader, exchange: &Exchange) {
+        let Some(request) = &mut self.request else { return };
+        let name = match host {
+            HostHeader::Endpoint => exchange.endpoint().and_then(|e| HeaderValue::from_str(&e.to_string()).ok()),
+            // After an attempt at a version that wanted its own.
+            HostHeader::Client => self.client_host.take(),
+        };
+        let Some(name) = name else { return };
+        let before = request.headers_mut().insert(header::HOST, name);
+        if host == HostHeader::Endpoint {
+            self.client_host = self.client_host.take().or(before);
         }
     }
 
@@ -99,9 +109,14 @@ impl Outgoing {
         self.request.is_some() || self.spare.is_some() && whole()
     }
 
-    /// Makes a request that was lost on an idle connection ready to be sent once more; false if it must not be.
-    pub(super) fn resend(&mut self, exchange: &Exchange, edits: &HeaderEdits) -> bool {
-        self.method.is_idempotent() && self.is_replayable() && self.make_ready(exchange, edits)
+    /// Makes a request that was lost on an idle connection ready to be sent once more, to the same endpoint; false if
+    /// it must not be.
+    pub(super) fn resend(&mut self, host: HostHeader, exchange: &Exchange, edits: &HeaderEdits) -> bool {
+        let may = self.method.is_idempotent() && self.is_replayable() && self.make_ready(exchange, edits);
+        if may {
+            self.name_host(host, exchange);
+        }
+        may
     }
 
     /// Ready to be sent, from the spare if it was sent before; false if it cannot be.
@@ -116,7 +131,7 @@ impl Outgoing {
         let mut request = Request::new(self.upload.as_ref().map(Upload::reader).unwrap_or_default());
         (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
             (self.method.clone(), spare.uri.clone(), headers);
-        self.request = Some(request);
+        (self.request, self.client_host) = (Some(request), None);
         true
     }
 }

@@ -28,7 +28,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("weir_responses_total", "Answers as clients got them."),
     ("weir_refused_requests_total", "Requests that never reached a version."),
     ("weir_errors_total", "Failed attempts by reason."),
-    ("weir_retries_total", "Attempts after the first."),
+    ("weir_retries_total", "Attempts at another endpoint of the same version."),
     ("weir_spilled_requests_total", "Requests that went to other versions, since theirs had no endpoint to use."),
     ("weir_rescued_requests_total", "Requests that failed at their version and were answered by stable."),
     ("weir_tls_handshakes_total", "TLS handshakes of clients by result."),

@@ -106,6 +106,19 @@ impl Admin {
         super::wait_until(&format!("{name}{labels:?} is {value}"), || self.metric(name, labels) == Some(value));
     }
 
+    /// `metric`, where a counter that nothing was counted in is not there at all.
+    #[track_caller]
+    pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.metric(name, labels).unwrap_or_default()
+    }
+
+    /// Until that many requests are on a version's books of `weir_requests_total`, with any outcome.
+    #[track_caller]
+    pub fn wait_requests(&self, version: &str, count: usize) {
+        let on_books = || self.count("weir_requests_total", &[("version", version)]);
+        super::wait_until(&format!("{count} requests of {version} on the books"), || on_books() == count as f64);
+    }
+
     /// The value of one series of `/metrics`: all `labels` must be among its labels; `None` if there is none.
     #[track_caller]
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {

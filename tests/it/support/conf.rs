@@ -10,6 +10,8 @@ pub struct Conf {
     routes: String,
     shop: String,
     versions: Vec<(String, u32, Vec<SocketAddr>)>,
+    /// More keys of versions.
+    extra: Vec<(String, String)>,
     admin: String,
     tail: String,
 }
@@ -23,6 +25,7 @@ impl Conf {
             routes: "[[routes]]\nsplit = \"shop\"\n".to_owned(),
             shop: String::new(),
             versions: versions.iter().map(|(name, weight, e)| ((*name).to_owned(), *weight, e.to_vec())).collect(),
+            extra: Vec::new(),
             admin: "bind = \"127.0.0.1:0\"\n".to_owned(),
             tail: String::new(),
         }
@@ -80,6 +83,12 @@ impl Conf {
         self
     }
 
+    /// Adds a key to one version's table; the split's own keys are `split`.
+    pub fn version(mut self, name: &str, line: &str) -> Self {
+        self.extra.push((name.to_owned(), line.to_owned()));
+        self
+    }
+
     /// Adds text at the end.
     pub fn tail(mut self, text: &str) -> Self {
         self.tail += &format!("{text}\n");
@@ -101,7 +110,8 @@ impl Conf {
         let mut text = format!("{top}[listeners.web]\n{web}{routes}[splits.shop]\n{shop}[splits.shop.versions]\n");
         for (name, weight, endpoints) in &self.versions {
             let endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
-            text += &format!("{name} = {{ weight = {weight}, endpoints = {endpoints:?} }}\n");
+            let extra: String = self.extra.iter().filter(|(n, _)| n == name).map(|(_, l)| format!(", {l}")).collect();
+            text += &format!("{name} = {{ weight = {weight}, endpoints = {endpoints:?}{extra} }}\n");
         }
         text + &format!("[admin]\n{admin}state_dir = \"@DIR@/state\"\n{tail}")
     }

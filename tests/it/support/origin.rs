@@ -4,6 +4,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use rustls::ServerConfig;
+
 use super::{Connection, Failure, Gate, Head};
 
 /// What becomes of the connection after an exchange.
@@ -58,6 +60,7 @@ pub struct Origin {
 
 struct Shared {
     script: Box<Script>,
+    tls: Option<Arc<ServerConfig>>,
     stop: AtomicBool,
     requests: AtomicUsize,
     connections: AtomicUsize,
@@ -92,10 +95,23 @@ impl Origin {
 
     /// Does what the script says, request by request.
     pub fn scripted(script: impl Fn(&mut Exchange<'_>) -> Result<After, Failure> + Send + Sync + 'static) -> Self {
+        Self::over(None, Box::new(script))
+    }
+
+    /// The same over TLS.
+    pub fn secure(
+        tls: Arc<ServerConfig>,
+        script: impl Fn(&mut Exchange<'_>) -> Result<After, Failure> + Send + Sync + 'static,
+    ) -> Self {
+        Self::over(Some(tls), Box::new(script))
+    }
+
+    fn over(tls: Option<Arc<ServerConfig>>, script: Box<Script>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
-            script: Box::new(script),
+            script,
+            tls,
             stop: AtomicBool::new(false),
             requests: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
@@ -154,7 +170,12 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         shared.open.fetch_add(1, Ordering::SeqCst);
         let shared = shared.clone();
         std::thread::spawn(move || {
-            serve(Connection::over(stream), &shared);
+            let wire = match &shared.tls {
+                None => Ok(Connection::over(stream)),
+                Some(config) => Connection::over_tls(stream, config),
+            };
+            // A handshake that fails is the peer's affair.
+            wire.into_iter().for_each(|wire| serve(wire, &shared));
             shared.open.fetch_sub(1, Ordering::SeqCst);
         });
     }

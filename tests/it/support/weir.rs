@@ -49,6 +49,17 @@ impl Weir {
         Self::start_in(dir, config, 0)
     }
 
+    /// `start`, with files of the test beside the configuration: PEM pairs by their paths without ending.
+    #[track_caller]
+    pub fn start_with(conf: &Conf, pairs: &[(&str, &super::Pair)], texts: &[(&str, &str)]) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        pairs.iter().for_each(|(name, pair)| pair.write(dir.path(), name));
+        texts.iter().for_each(|(name, text)| super::replace(dir.path(), name, text));
+        let config = dir.path().join("weir.toml");
+        fs::write(&config, in_dir(&dir, &conf.text())).unwrap();
+        Self::start_in(dir, config, 0)
+    }
+
     /// Starts with the configuration as the test has laid it out in `dir`.
     #[track_caller]
     pub fn start_in(dir: Arc<TempDir>, config: PathBuf, run: usize) -> Self {
@@ -105,6 +116,18 @@ impl Weir {
 
     pub fn stdout(&self) -> String {
         fs::read_to_string(log_file(&self.dir, "stdout", self.run)).unwrap_or_default()
+    }
+
+    /// The access line of the only request for that path.
+    #[track_caller]
+    pub fn line_of(&self, path: &str) -> serde_json::Value {
+        wait_for_within(&format!("the access line of {path}"), LIMIT, || {
+            let lines = self.stdout();
+            let lines = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            let lines: Vec<_> = lines.filter(|line| line["path"] == path).collect();
+            assert!(lines.len() < 2, "{lines:?}");
+            lines.into_iter().next()
+        })
     }
 
     pub fn stderr(&self) -> String {

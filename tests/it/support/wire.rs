@@ -7,8 +7,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, StreamOwned};
 use socket2::Socket;
 
 use super::LIMIT;
@@ -128,9 +131,37 @@ impl Answer {
 
 /// One connection, either side of it.
 pub struct Connection {
-    stream: Socket,
+    stream: Stream,
     buffer: Vec<u8>,
 }
+
+enum Stream {
+    Plain(Socket),
+    TlsClient(Box<StreamOwned<ClientConnection, Socket>>),
+    TlsServer(Box<StreamOwned<ServerConnection, Socket>>),
+}
+
+impl Stream {
+    fn io(&mut self) -> &mut dyn ReadWrite {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::TlsClient(stream) => stream.as_mut(),
+            Self::TlsServer(stream) => stream.as_mut(),
+        }
+    }
+
+    fn socket(&self) -> &Socket {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::TlsClient(stream) => &stream.sock,
+            Self::TlsServer(stream) => &stream.sock,
+        }
+    }
+}
+
+trait ReadWrite: Read + Write {}
+
+impl<T: Read + Write> ReadWrite for T {}
 
 impl Connection {
     pub fn open(address: SocketAddr) -> Result<Self, Failure> {
@@ -160,11 +191,45 @@ impl Connection {
     fn with_limits(stream: Socket) -> Self {
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_write_timeout(Some(2 * LIMIT)).unwrap();
-        Self { stream, buffer: Vec::new() }
+        Self { stream: Stream::Plain(stream), buffer: Vec::new() }
+    }
+
+    /// A client's side of TLS; its handshake is over when this returns.
+    pub fn open_tls(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> Result<Self, Failure> {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let Self { stream, buffer } = Self::open(address)?;
+        let (Stream::Plain(mut socket), Ok(mut tls)) = (stream, ClientConnection::new(config.clone(), name)) else {
+            return Err(Failure::Connect("no TLS with this configuration".to_owned()));
+        };
+        while tls.is_handshaking() {
+            tls.complete_io(&mut socket).map_err(|e| Failure::Connect(e.to_string()))?;
+        }
+        Ok(Self { stream: Stream::TlsClient(Box::new(StreamOwned::new(tls, socket))), buffer })
+    }
+
+    /// A server's side of TLS.
+    pub fn over_tls(stream: TcpStream, config: &Arc<ServerConfig>) -> Result<Self, Failure> {
+        let Self { stream, buffer } = Self::over(stream);
+        let (Stream::Plain(mut socket), Ok(mut tls)) = (stream, ServerConnection::new(config.clone())) else {
+            return Err(Failure::Connect("no TLS with this configuration".to_owned()));
+        };
+        while tls.is_handshaking() {
+            tls.complete_io(&mut socket).map_err(|e| Failure::Connect(e.to_string()))?;
+        }
+        Ok(Self { stream: Stream::TlsServer(Box::new(StreamOwned::new(tls, socket))), buffer })
+    }
+
+    /// The certificate the server has shown, and whether an earlier session was taken up.
+    pub fn tls_peer(&self) -> (Vec<u8>, bool) {
+        let Stream::TlsClient(stream) = &self.stream else { return (Vec::new(), false) };
+        let shown = stream.conn.peer_certificates().and_then(|all| all.first()).map(|c| c.to_vec());
+        let resumed = stream.conn.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+        (shown.unwrap_or_default(), resumed)
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), Failure> {
-        self.stream.write_all(bytes.as_ref()).map_err(|e| Failure::Send(e.to_string()))
+        let io = self.stream.io();
+        io.write_all(bytes.as_ref()).and_then(|()| io.flush()).map_err(|e| Failure::Send(e.to_string()))
     }
 
     /// Sends, then reads one whole answer (`GET`, `POST` and the like).
@@ -272,13 +337,13 @@ impl Connection {
 
     /// True once the other side has closed or reset with nothing more to say; false after `limit`.
     pub fn is_closed_within(&mut self, limit: Duration) -> bool {
-        self.stream.set_read_timeout(Some(limit)).unwrap();
+        self.stream.socket().set_read_timeout(Some(limit)).unwrap();
         let closed = match self.fill() {
             Ok(0) => true,
             Ok(_) => false,
             Err(failure) => failure != Failure::Silent,
         };
-        self.stream.set_read_timeout(Some(LIMIT)).unwrap();
+        self.stream.socket().set_read_timeout(Some(LIMIT)).unwrap();
         closed && self.buffer.is_empty()
     }
 
@@ -289,13 +354,13 @@ impl Connection {
 
     /// Closes with RST instead of FIN.
     pub fn reset(self) {
-        self.stream.set_linger(Some(Duration::ZERO)).unwrap();
+        self.stream.socket().set_linger(Some(Duration::ZERO)).unwrap();
     }
 
     fn fill(&mut self) -> Result<usize, Failure> {
         let mut piece = [0; 64 * 1024];
         loop {
-            match self.stream.read(&mut piece) {
+            match self.stream.io().read(&mut piece) {
                 Ok(n) => {
                     self.buffer.extend_from_slice(&piece[..n]);
                     return Ok(n);

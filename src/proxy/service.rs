@@ -260,12 +260,12 @@ async fn leave_http(
 
 /// Over HTTP/1.1 the connection's task takes the tunnel out of the answer; over HTTP/2 it runs beside the connection.
 fn open_tunnel(mut answer: Response<Body>, early: &Early) -> Response<Body> {
-    let Early::Http2(respond) = early else { return answer };
+    let Early::Http2(respond, meter) = early else { return answer };
     let Some(mut agreed) = answer.body_mut().take_tunnel() else { return answer };
     let Some(stream) = agreed.stream.take() else { return answer };
     let (parts, body) = answer.into_parts();
     let head = Response::from_parts(parts.clone(), ());
-    if let Ok(client) = http2::tunnel::accept(respond, head, stream) {
+    if let Ok(client) = http2::tunnel::accept(respond, meter, head, stream) {
         tokio::task::spawn_local(tunnel::run(client, Bytes::new(), agreed));
     }
     Response::from_parts(parts, body)

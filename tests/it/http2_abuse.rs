@@ -124,7 +124,7 @@ fn floods_of_control_frames_end_the_connection_and_are_counted() {
     ];
     for (i, (what, frame)) in floods.iter().enumerate() {
         let mut client = Frames::open(weir.web());
-        client.wire.send(frame.repeat(1000)).unwrap();
+        client.wire.send(frame.repeat(2000)).unwrap();
         let end = client.until(GOAWAY);
         assert_eq!(end.reason(), ENHANCE_YOUR_CALM, "{what}");
         client.expect_end();

@@ -60,3 +60,39 @@ impl AsyncWrite for Metered {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::model::Instant;
+
+    #[tokio::test]
+    async fn what_a_tunnel_brings_pays_for_its_windows() {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let meter = Rc::new(RefCell::new(Meter::new(Instant::now(), 1)));
+        let serve = async {
+            let mut connection = h2::server::handshake(theirs).await.unwrap();
+            let (request, respond) = connection.accept().await.unwrap().unwrap();
+            tokio::spawn(async move { while connection.accept().await.is_some() {} });
+            accept(&Rc::new(RefCell::new(respond)), &meter, Response::new(()), request.into_body()).unwrap()
+        };
+        let ask = async {
+            let (mut client, connection) = h2::client::handshake(ours).await.unwrap();
+            tokio::spawn(connection);
+            let request = http::Request::post("http://app.test/").body(()).unwrap();
+            let (answer, send) = client.send_request(request, false).unwrap();
+            (answer.await.unwrap(), send)
+        };
+        let (mut tunnel, _client) = tokio::join!(serve, ask);
+        for _ in 0..100 {
+            tunnel.write_all(b"a message").await.unwrap();
+            // Its window and the connection's, and a PING.
+            meter.borrow_mut().charge(3);
+        }
+        assert!(!meter.borrow().is_over());
+        meter.borrow_mut().charge(1000);
+        assert!(meter.borrow().is_over());
+    }
+}

@@ -13,6 +13,7 @@ use http::{Response, StatusCode};
 
 use super::client::Client;
 use super::headers;
+use super::http2::Meter;
 use super::upload::Upload;
 
 /// Where interim answers go.
@@ -20,7 +21,8 @@ pub(super) enum Early {
     /// The client does not know them (HTTP/1.0).
     None,
     Http1(Rc<Client>),
-    Http2(Rc<RefCell<SendResponse<Bytes>>>),
+    /// The way back, and the client's budget, for a tunnel.
+    Http2(Rc<RefCell<SendResponse<Bytes>>>, Rc<RefCell<Meter>>),
 }
 
 impl Early {
@@ -39,13 +41,13 @@ impl Early {
                 }
             }
             // Fails when the client has gone, which its stream's task hears by itself.
-            Self::Http2(respond) => drop(respond.borrow_mut().send_informational(answer)),
+            Self::Http2(respond, _) => drop(respond.borrow_mut().send_informational(answer)),
         }
     }
 
     fn go_on(&self, upload: Option<&Rc<Upload>>) {
         let Some(upload) = upload else { return };
-        if let (true, Self::Http2(respond)) = (upload.is_held(), self) {
+        if let (true, Self::Http2(respond, _)) = (upload.is_held(), self) {
             let mut answer = Response::new(());
             *answer.status_mut() = StatusCode::CONTINUE;
             let _ = respond.borrow_mut().send_informational(answer);

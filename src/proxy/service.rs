@@ -291,8 +291,8 @@ async fn leave_http(
 /// connection.
 fn open_tunnel(mut answer: Response<Body>, early: &Early) -> Response<Body> {
     let Some(mut agreed) = answer.body_mut().take_tunnel() else { return answer };
-    let respond = match early {
-        Early::Http2(respond) => respond,
+    let (respond, meter) = match early {
+        Early::Http2(respond, meter) => (respond, meter),
         Early::Http1(client) => {
             client.agreed.set(Some(Box::new(agreed)));
             return answer;
@@ -302,7 +302,7 @@ fn open_tunnel(mut answer: Response<Body>, early: &Early) -> Response<Body> {
     let Some(stream) = agreed.stream.take() else { return answer };
     let (parts, body) = answer.into_parts();
     let head = Response::from_parts(parts.clone(), ());
-    if let Ok(client) = http2::tunnel::accept(respond, head, stream) {
+    if let Ok(client) = http2::tunnel::accept(respond, meter, head, stream) {
         tokio::task::spawn_local(tunnel::run(client, Bytes::new(), agreed));
     }
     Response::from_parts(parts, body)

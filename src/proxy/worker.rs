@@ -119,11 +119,10 @@ impl Worker {
         self.connections(endpoint, settings, false)
     }
 
-    /// Those for tunnels: where TLS would choose HTTP/2, in which few servers open tunnels, HTTP/1.1 ones of their own.
+    /// Those for tunnels: where TLS lets the endpoint choose, connections of their own, which prefer HTTP/1.1.
     pub(super) fn tunnels(&self, endpoint: &Arc<Endpoint>, settings: Settings) -> Rc<Upstream<RequestBody>> {
         let may_choose = settings.protocol == config::Protocol::Auto && settings.tls.is_some();
-        let protocol = if may_choose { config::Protocol::Http1 } else { settings.protocol };
-        self.connections(endpoint, Settings { protocol, ..settings }, may_choose)
+        self.connections(endpoint, settings, may_choose)
     }
 
     fn connections(
@@ -139,7 +138,8 @@ impl Worker {
                 entry.get().1.clone()
             }
             Entry::Vacant(entry) => {
-                let new = Rc::new(Upstream::new(endpoint.address(), settings));
+                let new = if for_tunnels { Upstream::for_tunnels } else { Upstream::new };
+                let new = Rc::new(new(endpoint.address(), settings));
                 entry.insert((endpoint.clone(), new)).1.clone()
             }
         }

@@ -124,7 +124,7 @@ fn floods_of_control_frames_end_the_connection_and_are_counted() {
     ];
     for (i, (what, frame)) in floods.iter().enumerate() {
         let mut client = Frames::open(weir.web());
-        client.wire.send(frame.repeat(1000)).unwrap();
+        client.wire.send(frame.repeat(2000)).unwrap();
         let end = client.until(GOAWAY);
         assert_eq!(end.reason(), ENHANCE_YOUR_CALM, "{what}");
         client.expect_end();
@@ -185,6 +185,31 @@ fn honest_clients_are_never_taken_for_a_flood() {
         client.until(PING);
     }
     assert_eq!(origin.requests(), 400);
+}
+
+/// Streams above a limit that the client has not heard of yet are refused, and that is all.
+#[test]
+fn a_client_that_opens_too_many_streams_at_first_is_not_sent_away() {
+    const STREAMS: u32 = 300;
+    let origin = Origin::named("v1");
+    let weir = weir_before(&origin);
+    let mut client = Frames::open(weir.web());
+    let block = block(&GET);
+    let all: Vec<u8> = (0..STREAMS).flat_map(|i| frame(HEADERS, END_HEADERS | END_STREAM, 2 * i + 1, &block)).collect();
+    client.wire.send(all).unwrap();
+    let (mut answered, mut refused) = (0, 0);
+    while answered + refused < STREAMS {
+        let frame = client.next().unwrap();
+        assert_ne!(frame.kind, GOAWAY, "{answered} answered, {refused} refused: {}", frame.reason());
+        answered += u32::from(frame.kind == DATA && frame.flags & END_STREAM != 0);
+        if frame.kind == RST_STREAM {
+            assert_eq!(frame.reason(), REFUSED_STREAM);
+            refused += 1;
+        }
+    }
+    assert!(answered >= 128, "{answered} answered, {refused} refused");
+    client.send(HEADERS, END_HEADERS | END_STREAM, 2 * STREAMS + 1, &block);
+    assert_eq!(client.until(HEADERS).stream, 2 * STREAMS + 1);
 }
 
 #[test]

@@ -54,6 +54,15 @@ pub(super) fn offering(tls: &Arc<ClientConfig>, protocol: Protocol) -> Arc<Clien
     Arc::new(config)
 }
 
+/// Settings that leave the endpoint no choice but HTTP/1.1.
+pub(super) fn http1_alone(mut settings: Settings) -> Settings {
+    settings.protocol = Protocol::Http1;
+    if let Some((tls, _)) = &mut settings.tls {
+        *tls = offering(tls, Protocol::Http1);
+    }
+    settings
+}
+
 /// Connects. `settings.tls` is the result of [`offering`]. Cancel safe.
 ///
 /// # Errors
@@ -88,6 +97,11 @@ fn ready(stream: Stream, speaks: Speaks) -> Result<(Stream, Speaks), DialError> 
 }
 
 impl Stream {
+    /// The endpoint has chosen one of the protocols it was offered (ALPN).
+    pub(super) fn is_negotiated(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.get_ref().1.alpn_protocol().is_some())
+    }
+
     fn tcp(&self) -> &TcpStream {
         match self {
             Self::Tcp(stream) => stream,

@@ -38,6 +38,14 @@ impl DialError {
         Self::Handshake(Arc::new(error))
     }
 
+    /// The endpoint refused the TLS handshake, and said so (RFC 7301 section 3.2: `no_application_protocol`; some servers
+    /// have only `handshake_failure` for it).
+    pub(super) fn is_alert(&self) -> bool {
+        let inner =
+            |e: &io::Error| matches!(e.get_ref().and_then(|e| e.downcast_ref()), Some(rustls::Error::AlertReceived(_)));
+        matches!(self, Self::Tls(error) if inner(error))
+    }
+
     /// Whether we, not the endpoint, are at fault: no descriptors or ports left.
     pub fn is_local(&self) -> bool {
         let local = |e: &io::Error| matches!(e.raw_os_error(), Some(LIMIT_PROCESS | LIMIT_SYSTEM | NO_PORT));

@@ -29,6 +29,10 @@ use crate::model::Instant;
 pub(super) const STREAMS: usize = 100;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What received frames of less than 256 bytes may lack to these while they wait to be read: as much as messages of five
+/// bytes, the smallest of gRPC, lack that fill the connection's window. h2's own limit, half of the window, ends the
+/// connection for all when one client leaves 2,000 small messages unread.
+const SMALL_FRAMES: usize = 64 << 20;
 /// What stands for the peer's limit of streams until its SETTINGS have come; no peer can say so (32 bits).
 const UNKNOWN: usize = usize::MAX - 1;
 
@@ -102,6 +106,7 @@ fn builder() -> Builder {
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .data_frame_budget(SMALL_FRAMES)
         .max_header_list_size(HEAD_LIMIT as u32)
         .max_send_buffer_size(STREAM_WINDOW as usize)
         .max_concurrent_reset_streams(STREAMS)

@@ -76,7 +76,14 @@ impl<B: SendBody> Lease<B> {
             }
             Some(Carrier::Http2(slot)) => match slot.send(request, self.upstream.address, interim) {
                 Ok(answer) => Sending::Http2 { answer },
-                Err(error) => Sending::failed(error),
+                Err(error) => {
+                    if error.kind == SendFault::NoExtendedConnect && self.upstream.for_tunnels {
+                        // It may speak HTTP/1.1 by now: the next one asks again.
+                        self.upstream.shared.retire_all();
+                        self.upstream.setup.forget();
+                    }
+                    Sending::failed(error)
+                }
             },
             // Only methods that take the whole lease empty it.
             None => Sending::failed(SendError::unsent(request, SendFault::Closed)),

@@ -90,6 +90,8 @@ struct Idle<B> {
 #[derive(Debug)]
 pub struct Upstream<B> {
     address: SocketAddr,
+    /// HTTP/1.1 is preferred where TLS lets the endpoint choose.
+    for_tunnels: bool,
     /// As given, and as used for dialling: with ALPN.
     settings: RefCell<(Settings, Settings)>,
     idle_cap: Cell<usize>,
@@ -116,6 +118,7 @@ impl<B: SendBody> Upstream<B> {
     pub fn new(address: SocketAddr, settings: Settings) -> Self {
         Self {
             address,
+            for_tunnels: false,
             idle_cap: Cell::new(settings.idle_cap),
             settings: RefCell::new((settings.clone(), with_alpn(settings))),
             generation: Cell::new(0),
@@ -124,6 +127,12 @@ impl<B: SendBody> Upstream<B> {
             setup: Setup::default(),
             live: RefCell::default(),
         }
+    }
+
+    /// The same for WebSockets. Few servers open tunnels in HTTP/2, so that where TLS lets the endpoint choose it is asked
+    /// for HTTP/1.1 alone, and for HTTP/2 only if it will not have that.
+    pub fn for_tunnels(address: SocketAddr, settings: Settings) -> Self {
+        Self { for_tunnels: true, ..Self::new(address, settings) }
     }
 
     /// Takes over a new configuration. If it connects otherwise, no new request uses a connection made until now.

@@ -10,11 +10,11 @@ use std::rc::Rc;
 
 use tokio::sync::Notify;
 
-use super::dial::{self, Speaks};
+use super::dial::{self, Speaks, Stream};
 use super::error::DialError;
 use super::http1::Http1;
 use super::http2::{Http2, STREAMS};
-use super::{Lease, SendBody, Upstream};
+use super::{Lease, SendBody, Settings, Upstream};
 use crate::config::Protocol;
 
 /// See the file's head.
@@ -24,6 +24,8 @@ pub(super) struct Setup {
     waiting: Cell<usize>,
     /// What the endpoint chose (ALPN) the last time it was asked.
     last: Cell<Option<Speaks>>,
+    /// For tunnels: it would not have HTTP/1.1 when it was asked for nothing else.
+    wants_a_choice: Cell<bool>,
     /// Streams that its last connection had room for. When more requests wait, one more connection is set up.
     places: Cell<usize>,
     failures: Cell<u64>,
@@ -37,6 +39,7 @@ impl Default for Setup {
             leading: Cell::new(0),
             waiting: Cell::new(0),
             last: Cell::new(None),
+            wants_a_choice: Cell::new(false),
             places: Cell::new(STREAMS),
             failures: Cell::new(0),
             failure: RefCell::new(None),
@@ -46,9 +49,10 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// The settings have changed: what is known of the endpoint is worth nothing.
+    /// The settings have changed, or the endpoint: what is known of it is worth nothing.
     pub(super) fn forget(&self) {
         self.last.set(None);
+        self.wants_a_choice.set(false);
         self.changed.notify_waiters();
     }
 
@@ -110,7 +114,7 @@ async fn lead<B: SendBody>(upstream: &Rc<Upstream<B>>) -> Result<Lease<B>, DialE
 
 async fn connect<B: SendBody>(upstream: &Rc<Upstream<B>>) -> Result<Lease<B>, DialError> {
     let (settings, generation) = (upstream.settings.borrow().1.clone(), upstream.generation.get());
-    let (stream, speaks) = dial::connect(upstream.address, settings).await?;
+    let (stream, speaks) = open(upstream, settings).await?;
     upstream.setup.last.set(Some(speaks));
     match speaks {
         Speaks::Http1 => Ok(Lease::http1(upstream, Http1::new(upstream, stream, generation).await?, false)),
@@ -126,6 +130,20 @@ async fn connect<B: SendBody>(upstream: &Rc<Upstream<B>>) -> Result<Lease<B>, Di
             Ok(Lease::http2(upstream, slot, false))
         }
     }
+}
+
+/// For tunnels the endpoint is asked for HTTP/1.1 alone. One that refuses, or says nothing, is asked again and given the
+/// choice: it may know only HTTP/2, or no ALPN at all.
+async fn open<B>(upstream: &Upstream<B>, settings: Settings) -> Result<(Stream, Speaks), DialError> {
+    let has_choice = settings.protocol == Protocol::Auto && settings.tls.is_some();
+    if has_choice && upstream.for_tunnels && !upstream.setup.wants_a_choice.get() {
+        match dial::connect(upstream.address, dial::http1_alone(settings.clone())).await {
+            Ok((stream, speaks)) if stream.is_negotiated() => return Ok((stream, speaks)),
+            Err(error) if !error.is_alert() => return Err(error),
+            Ok(_) | Err(_) => upstream.setup.wants_a_choice.set(true),
+        }
+    }
+    dial::connect(upstream.address, settings).await
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -17,13 +17,14 @@ use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{Reason, server};
 use tokio::time::Sleep;
 
 use self::link::Link;
-use self::meter::Meter;
+pub(super) use self::meter::Meter;
 pub(super) use self::runners::Runners;
 use self::stream::{Shared, Stream};
 use super::client::{Client, Order, Phase};
@@ -38,21 +39,28 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 /// What of one answer may wait in h2 for its turn on the connection.
 const SEND_BUFFER: usize = 64 << 10;
-/// Streams reset by us that h2 still knows, so that late frames of theirs are no error.
-const RESET_STREAMS: usize = 50;
-/// Resets before we have even taken the request (CVE-2023-44487), and resets that a client makes h2 send (CVE-2025-8671),
-/// for the life of a connection (faults.md 1.1).
+/// What received frames of less than 256 bytes may lack to these while they wait for an endpoint: 16,000 small messages
+/// of one gRPC stream, which fill its window. h2's own half of the window is for 2,000.
+const SMALL_FRAMES: usize = 4 << 20;
+/// Streams reset by us that h2 still knows, and for how long, so that late frames of theirs are no error: an upload that
+/// is answered early may have a window under way on a slow line.
+const RESET_STREAMS: usize = 200;
+const RESET_FOR: Duration = Duration::from_secs(10);
+/// Resets before we have even taken the request (CVE-2023-44487), at a time.
 const PENDING_RESETS: usize = 20;
+/// Resets that a client makes h2 send (CVE-2025-8671), for the life of a connection (faults.md 1.1), and besides streams
+/// refused to a client that has not heard of our limit yet: h2 counts them together.
 const ERROR_RESETS: usize = 100;
+const REFUSED_AT_FIRST: usize = 200;
 
 /// Serves requests until the connection ends.
 pub(super) async fn serve(worker: &Rc<Worker>, client: &Rc<Client>, transport: Transport) {
     client.enter(Phase::Head);
-    let meter = Rc::new(RefCell::new(Meter::new(client.now())));
-    let link = Link::new(worker, client, transport, &meter);
     // A listener that has just gone still serves whom it has let in.
     let listener = worker.view().listener(&client.listener).map(|(_, l)| (l.limits.clone(), l.timeouts.clone()));
     let (limits, timeouts) = listener.unwrap_or_default();
+    let meter = Rc::new(RefCell::new(Meter::new(client.now(), limits.streams)));
+    let link = Link::new(worker, client, transport, &meter);
     let Some(connection) = handshake(client, &limits, link).await else { return };
     client.enter(Phase::Idle);
     let shared = Shared::new(worker, client, meter, &limits, &timeouts);
@@ -89,9 +97,11 @@ fn builder(limits: &Limits) -> server::Builder {
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(request::list_limit(limits.header_bytes))
         .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(SMALL_FRAMES)
         .max_concurrent_reset_streams(RESET_STREAMS)
+        .reset_stream_duration(RESET_FOR)
         .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_local_error_reset_streams(Some(ERROR_RESETS))
+        .max_local_error_reset_streams(Some(ERROR_RESETS + REFUSED_AT_FIRST))
         .enable_connect_protocol();
     builder
 }

@@ -21,8 +21,10 @@ use crate::proxy::stall::Stall;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     Complete,
-    /// By a reset, the client's or ours.
+    /// By a reset of ours: the body failed, or the client took nothing of it.
     Cut,
+    /// By the client, or with its connection.
+    Cancelled,
 }
 
 /// See the file's head.
@@ -63,8 +65,8 @@ impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
                 self.stream.send_reset(Reason::INTERNAL_ERROR);
                 Some(End::Cut)
             }
-            Poll::Ready(None) => Some(self.send(Bytes::new(), true).map_or(End::Cut, |()| End::Complete)),
-            Poll::Pending => return self.stream.poll_reset(cx).map(|_| Some(End::Cut)),
+            Poll::Ready(None) => Some(self.send(Bytes::new(), true).map_or(End::Cancelled, |()| End::Complete)),
+            Poll::Pending => return self.stream.poll_reset(cx).map(|_| Some(End::Cancelled)),
         };
         Poll::Ready(end)
     }
@@ -80,7 +82,7 @@ impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
             Err(frame) => {
                 let mut trailers = frame.into_trailers().ok()?;
                 remove_connection_fields(&mut trailers);
-                Some(self.stream.send_trailers(trailers).map_or(End::Cut, |()| End::Complete))
+                Some(self.stream.send_trailers(trailers).map_or(End::Cancelled, |()| End::Complete))
             }
         }
     }
@@ -96,7 +98,7 @@ impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
         let data = self.data.split_to(room);
         let is_end = self.is_last && self.data.is_empty();
         Poll::Ready(match self.send(data, is_end) {
-            Err(_) => Some(End::Cut),
+            Err(_) => Some(End::Cancelled),
             Ok(()) => is_end.then_some(End::Complete),
         })
     }
@@ -105,8 +107,8 @@ impl<B: Body<Data = Bytes> + Unpin> Pump<B> {
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
         match self.stream.poll_capacity(cx) {
             Poll::Ready(Some(Ok(_))) => Poll::Ready(None),
-            Poll::Ready(_) => Poll::Ready(Some(End::Cut)),
-            Poll::Pending if self.stream.poll_reset(cx).is_ready() => Poll::Ready(Some(End::Cut)),
+            Poll::Ready(_) => Poll::Ready(Some(End::Cancelled)),
+            Poll::Pending if self.stream.poll_reset(cx).is_ready() => Poll::Ready(Some(End::Cancelled)),
             Poll::Pending => {
                 ready!(self.stall.poll_over(cx));
                 self.stream.send_reset(Reason::CANCEL);
@@ -166,7 +168,11 @@ mod tests {
 
     fn setup() -> Setup {
         let clock = Rc::new(Clock::new());
-        Setup { stalls: Stalls::new(clock.clone()), clock, meter: Rc::new(RefCell::new(Meter::new(Instant::now()))) }
+        Setup {
+            stalls: Stalls::new(clock.clone()),
+            clock,
+            meter: Rc::new(RefCell::new(Meter::new(Instant::now(), 100))),
+        }
     }
 
     impl Setup {

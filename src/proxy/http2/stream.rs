@@ -18,7 +18,7 @@ use super::meter::Meter;
 use super::pump::{End, Pump};
 use super::request::{self, Refused};
 use crate::config::{ClientTimeouts, Limits};
-use crate::model::Refusal;
+use crate::model::{Instant, Refusal};
 use crate::net::body::Received;
 use crate::proxy::body::Body;
 use crate::proxy::client::Client;
@@ -62,15 +62,27 @@ pub(super) struct Stream {
 /// Serves one request.
 pub(super) async fn serve(stream: Stream) {
     let Stream { shared, request, respond } = stream;
-    let is_head = request.method() == Method::HEAD;
+    let (is_head, begun) = (request.method() == Method::HEAD, shared.client.now());
     match request::admit(request, shared.header_bytes) {
         Ok(request) => {
             let respond = Rc::new(RefCell::new(respond));
-            if let Some(answer) = answer(&shared, request, &respond).await {
-                send(&shared, &respond, answer, is_head).await;
-            }
+            let end = match answer(&shared, request, &respond).await {
+                Some(answer) => send(&shared, &respond, answer, is_head).await,
+                None => Some(End::Cancelled),
+            };
+            settle(&shared, end, begun);
         }
         Err(why) => refuse(&shared, respond, why),
+    }
+}
+
+/// What a request's end means to its client's budget. What we cut is not the client's fault.
+fn settle(shared: &Shared, end: Option<End>, begun: Instant) {
+    let mut meter = shared.meter.borrow_mut();
+    match end {
+        Some(End::Complete | End::Cut) => meter.answered(),
+        Some(End::Cancelled) => meter.cancelled(shared.client.now().saturating_duration_since(begun)),
+        None => {}
     }
 }
 
@@ -80,7 +92,7 @@ async fn answer(
     request: Request<Received>,
     respond: &Rc<RefCell<SendResponse<Bytes>>>,
 ) -> Option<Response<Body>> {
-    let early = Early::Http2(respond.clone());
+    let early = Early::Http2(respond.clone(), shared.meter.clone());
     let service = service::serve(shared.worker.clone(), shared.client.clone(), request, early);
     let mut service = std::pin::pin!(service);
     let mut is_watched = true;
@@ -103,8 +115,13 @@ async fn answer(
     .await
 }
 
-/// Sends an answer, head and body.
-async fn send(shared: &Shared, respond: &RefCell<SendResponse<Bytes>>, answer: Response<Body>, is_head: bool) {
+/// Sends an answer, head and body. `None` when the service has answered by itself, or the client has gone by now.
+async fn send(
+    shared: &Shared,
+    respond: &RefCell<SendResponse<Bytes>>,
+    answer: Response<Body>,
+    is_head: bool,
+) -> Option<End> {
     let (mut parts, body) = answer.into_parts();
     remove_connection_fields(&mut parts.headers);
     let is_empty = is_head || has_no_body(parts.status) || body.is_end_stream();
@@ -112,17 +129,13 @@ async fn send(shared: &Shared, respond: &RefCell<SendResponse<Bytes>>, answer: R
         announce_length(&mut parts.headers, &body);
     }
     let sent = respond.borrow_mut().send_response(Response::from_parts(parts, ()), is_empty);
-    // Fails when the client has gone, and when the service has answered by itself.
-    let Ok(stream) = sent else { return };
+    let stream = sent.ok()?;
     if is_empty {
-        shared.meter.borrow_mut().answered();
-        return;
+        return Some(End::Complete);
     }
     let stall = Stall::new(&shared.worker.stalls, shared.body_timeout);
     let mut pump = Pump::new(stream, body, stall, &shared.meter);
-    if std::future::poll_fn(|cx| pump.poll(cx)).await == End::Complete {
-        shared.meter.borrow_mut().answered();
-    }
+    Some(std::future::poll_fn(|cx| pump.poll(cx)).await)
 }
 
 /// RFC 9110 sections 15.3.5 and 15.4.5.

@@ -336,3 +336,37 @@ fn what_was_made_with_other_settings_serves_no_new_request() {
         until("the connection is gone", || live(&upstream) == 0).await;
     });
 }
+
+/// A client that does not read leaves what its stream gets here; others on the same connection must not suffer for it.
+#[test]
+fn small_messages_that_nobody_reads_do_not_end_the_connection() {
+    const MESSAGES: usize = 5000;
+    local(async {
+        let messages = |request: Request<RecvStream>, mut respond: SendResponse<Bytes>| async move {
+            let is_many = request.uri().path() == "/many";
+            let mut stream = respond.send_response(ok(), false).unwrap();
+            for _ in 0..if is_many { MESSAGES } else { 1 } {
+                stream.reserve_capacity(5);
+                // One frame each, as the window and the connection take them.
+                std::future::poll_fn(|cx| {
+                    if stream.capacity() >= 5 { Poll::Ready(()) } else { stream.poll_capacity(cx).map(drop) }
+                })
+                .await;
+                stream.send_data(Bytes::from_static(b"hello"), false).unwrap();
+                tokio::task::yield_now().await;
+            }
+            stream.send_data(Bytes::new(), true).unwrap();
+        };
+        let origin = Origin::new(|_| {}, messages).await;
+        let upstream = origin.upstream();
+        let mut slow = upstream.dial(None).await.unwrap();
+        let unread = send(&mut slow, get("/many")).await.unwrap();
+        for _ in 0..MESSAGES {
+            tokio::task::yield_now().await;
+        }
+        let mut other = upstream.checkout().unwrap();
+        assert_eq!(read(send(&mut other, get("/")).await.unwrap()).await.0, "hello");
+        assert_eq!(read(unread).await.0.len(), 5 * MESSAGES);
+        assert_eq!(origin.connections.get(), 1);
+    });
+}

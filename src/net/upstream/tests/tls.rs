@@ -186,3 +186,129 @@ fn new_tls_settings_are_for_new_connections() {
         until("the old one is gone", || live(&upstream) == 1).await;
     });
 }
+
+/// An endpoint that opens no tunnel, and what it was offered: `Some` of the first protocol it has in common with the
+/// client, in its own order. `is_strict`: without one it refuses, as RFC 7301 wants; else it goes on with its first.
+async fn chooser(
+    identity: &Identity,
+    offered: &[&'static str],
+    is_strict: bool,
+) -> (SocketAddr, Rc<RefCell<Vec<Seen>>>) {
+    let known: Vec<&'static str> = offered.to_vec();
+    let seen: Rc<RefCell<Vec<Seen>>> = Rc::default();
+    let (listener, address) = listener().await;
+    let (told, [with, without]) = (seen.clone(), [identity.server(offered), identity.server(&[])]);
+    origin(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let start = tokio_rustls::LazyConfigAcceptor::new(Default::default(), stream).await.unwrap();
+            let asked: Seen = start
+                .client_hello()
+                .alpn()
+                .into_iter()
+                .flatten()
+                .map(|name| String::from_utf8(name.to_vec()).unwrap())
+                .collect();
+            let is_common = known.iter().any(|known| asked.iter().any(|asked| asked == known));
+            told.borrow_mut().push(asked);
+            let acceptor = if is_common || is_strict { &with } else { &without };
+            let (config, is_http2) = (acceptor.config().clone(), known.first() == Some(&"h2"));
+            origin(async move {
+                let Ok(stream) = start.into_stream(config).await else { return };
+                if is_http2 {
+                    let mut builder = h2::server::Builder::new();
+                    // What is no HTTP/2 fails here.
+                    let Ok(mut connection) = builder.enable_connect_protocol().handshake::<_, Bytes>(stream).await
+                    else {
+                        return;
+                    };
+                    while let Some(Ok((request, respond))) = connection.accept().await {
+                        http2::answer(request, respond).await;
+                    }
+                } else {
+                    let mut stream = stream;
+                    let mut buffer = [0; 4096];
+                    while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {
+                        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                    }
+                }
+            });
+        }
+    });
+    (address, seen)
+}
+
+/// What one connection was offered.
+type Seen = Vec<String>;
+
+#[test]
+fn tunnels_prefer_http1_and_take_what_there_is() {
+    local(async {
+        let (alone, choice) = (vec!["http/1.1"], vec!["h2", "http/1.1"]);
+        for (knows, is_strict, is_http2, offers) in [
+            (&["http/1.1"][..], true, false, vec![alone.clone(), alone.clone()]),
+            (&["h2"], true, true, vec![alone.clone(), choice.clone()]),
+            // It should have refused; the one that knows no ALPN at all looks the same at first.
+            (&["h2"], false, true, vec![alone.clone(), choice.clone()]),
+            (&[], true, false, vec![alone.clone(), choice.clone(), choice.clone()]),
+        ] {
+            let identity = shop();
+            let (address, seen) = chooser(&identity, knows, is_strict).await;
+            let settings = identity.trusted("shop.test", Protocol::Auto);
+            let upstream = Rc::new(Upstream::<TestBody>::for_tunnels(address, settings));
+            // The second has learned from the first.
+            for _ in 0..2 {
+                let mut lease = match upstream.checkout() {
+                    Some(lease) => lease,
+                    None => upstream.dial(None).await.unwrap(),
+                };
+                assert_eq!(lease.is_http2(), is_http2, "{knows:?}");
+                assert_eq!(read(send(&mut lease, get("/")).await.unwrap()).await.0, "ok");
+                if is_http2 { lease.give_back() } else { drop(lease) }
+            }
+            assert_eq!(*seen.borrow(), offers, "{knows:?}");
+        }
+    });
+}
+
+#[test]
+fn both_at_hand_tunnels_take_http1() {
+    local(async {
+        let identity = shop();
+        let (address, count) = serve(identity.server(&["h2", "http/1.1"])).await;
+        let upstream =
+            Rc::new(Upstream::<TestBody>::for_tunnels(address, identity.trusted("shop.test", Protocol::Auto)));
+        assert!(!upstream.dial(None).await.unwrap().is_http2());
+        assert_eq!(count.get(), 1);
+    });
+}
+
+/// It knew only HTTP/2, without tunnels; it may have learned HTTP/1.1 since.
+#[test]
+fn where_http2_opens_no_tunnel_http1_is_asked_for_again() {
+    local(async {
+        let identity = shop();
+        let (address, count) = serve(identity.server(&["h2"])).await;
+        let upstream =
+            Rc::new(Upstream::<TestBody>::for_tunnels(address, identity.trusted("shop.test", Protocol::Auto)));
+        for round in 1..=2 {
+            let mut lease = upstream.dial(None).await.unwrap();
+            let mut request = get("/chat");
+            *request.method_mut() = http::Method::CONNECT;
+            request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+            assert_eq!(fault_of(&mut lease, request).await, SendFault::NoExtendedConnect);
+            assert!(upstream.checkout().is_none());
+            assert_eq!(count.get(), 2 * round);
+        }
+    });
+}
+
+#[test]
+fn a_certificate_that_proves_nothing_is_not_tried_twice() {
+    local(async {
+        let (address, count) = serve(shop().server(&["http/1.1"])).await;
+        let upstream = Rc::new(Upstream::<TestBody>::for_tunnels(address, shop().trusted("shop.test", Protocol::Auto)));
+        assert!(matches!(upstream.dial(None).await, Err(DialError::Tls(_))));
+        assert_eq!(count.get(), 1);
+    });
+}

@@ -1,0 +1,175 @@
+//! Splits and their versions: shares, choice, endpoints, and what happens when one fails.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+
+use super::Match;
+use crate::config::secure::UpstreamTls;
+use crate::model::{SplitName, VersionName, Weight, Weights};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Split {
+    pub name: SplitName,
+    /// Rollback target: as written, else the version of the largest weight (the first of equals).
+    pub stable: VersionName,
+    /// Answers carry `weir-version`.
+    pub expose_version: bool,
+    pub sticky: Option<Sticky>,
+    pub on_unavailable: OnUnavailable,
+    pub retries: Retries,
+    /// In order; the first that matches wins; they come before sticky and weights.
+    pub rules: Vec<Rule>,
+    pub timeouts: UpstreamTimeouts,
+    pub drain: Drain,
+    pub pool: PoolLimits,
+    /// In file order; names unique; at least one has a weight above 0.
+    pub versions: Vec<Version>,
+}
+
+impl Split {
+    /// The weights as the file says, in file order.
+    pub fn weights(&self) -> Weights {
+        self.versions.iter().map(|v| (v.name.clone(), v.weight)).collect()
+    }
+}
+
+/// How a user stays on the version they got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sticky {
+    Cookie { name: String, ttl: Duration },
+    Header(HeaderName),
+    ClientIp,
+}
+
+/// What happens to a request whose version has no endpoint to use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnUnavailable {
+    /// It goes to the other open versions with weight, billed to its own.
+    Spill,
+    /// 503.
+    Fail,
+    /// It waits.
+    Hold(Hold),
+}
+
+/// Bounds of waiting requests (`hold`), per split.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// A request waits at most this long, then 503.
+    pub timeout: Duration,
+    /// At most so many wait, over all workers; above it 503 at once.
+    pub requests: u32,
+}
+
+/// Other attempts at other endpoints of the same version.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retries {
+    /// After the first.
+    pub attempts: u32,
+    pub on: RetryOn,
+    /// Upper case.
+    pub methods: Vec<Method>,
+    /// Part of the split's requests in flight that may be retries, 0..1; at least 3 may.
+    pub budget: f64,
+    /// One last attempt goes to stable.
+    pub rescue: bool,
+    /// A request body of at most so many bytes is kept for another attempt; a larger one is sent once.
+    pub body_bytes: usize,
+}
+
+/// Which failures are tried again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetryOn {
+    pub connect: bool,
+    pub reset: bool,
+    pub timeout: bool,
+    /// 500 to 599.
+    pub statuses: Vec<u16>,
+}
+
+/// Who gets which version whatever the weights say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Unique in its split.
+    pub name: String,
+    /// Any of these; at least one.
+    pub matches: Vec<Match>,
+    pub choice: RuleChoice,
+    /// Reaches the version even after a rollback has closed it.
+    pub test: bool,
+}
+
+/// Indexes are those of the split's versions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuleChoice {
+    Version(usize),
+    /// Weights above 0; at least one.
+    Weights(Vec<(usize, Weight)>),
+}
+
+/// How long an endpoint is waited for; `None` = no limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpstreamTimeouts {
+    pub connect: Option<Duration>,
+    /// From the request's being sent to the first byte of the answer.
+    pub first_byte: Option<Duration>,
+    /// The whole exchange, both bodies included.
+    pub total: Option<Duration>,
+    /// An endpoint that is silent in a body.
+    pub stall: Option<Duration>,
+    /// Life of an idle pooled connection.
+    pub idle: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drain {
+    /// After this a leaving endpoint's requests are cut.
+    pub timeout: Duration,
+    /// The same for WebSocket and CONNECT streams.
+    pub upgraded_timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolLimits {
+    /// Idle connections kept per endpoint, over all workers.
+    pub idle_per_endpoint: usize,
+    /// Requests in flight per endpoint, over all workers; above it the endpoint counts as full.
+    pub max_in_flight: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Version {
+    pub name: VersionName,
+    pub weight: Weight,
+    /// In file order, unique; may be empty only for weight 0.
+    pub endpoints: Vec<SocketAddr>,
+    pub protocol: Protocol,
+    /// Given if the endpoints are `https://`; then all of them are.
+    pub tls: Option<Arc<UpstreamTls>>,
+    /// What endpoints get as `Host`.
+    pub host: HostHeader,
+}
+
+/// What is spoken with endpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// Over TLS what ALPN says, in cleartext HTTP/1.1.
+    #[default]
+    Auto,
+    Http1,
+    /// In cleartext by prior knowledge.
+    Http2,
+}
+
+/// `host` of a version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostHeader {
+    /// As the client sent it.
+    #[default]
+    Client,
+    /// The endpoint's own address.
+    Endpoint,
+}

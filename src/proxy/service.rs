@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use h2::RecvStream;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Body as _;
 
 use super::attempt::{Answer, Trip};
@@ -190,7 +190,11 @@ fn prepare(
     let split = view.snapshot.config.splits.iter().find(|s| Some(&s.name) == route.split());
     let kept = split.filter(|s| may_repeat(s, request.method())).map_or(0, |s| s.retries.body_bytes);
     let has_body = !request.body().is_end_stream();
-    let (parts, mut body) = request.into_parts();
+    let (mut parts, mut body) = request.into_parts();
+    if parts.version == Version::HTTP_10 {
+        // Such a client sends its body unasked, and knows no interim answers (RFC 9110 section 10.1.1).
+        parts.headers.remove(header::EXPECT);
+    }
     let handshake = websocket::wanted(&parts, has_body, || worker.rng.borrow_mut().u128(..))?;
     let stream = if handshake.is_some() { std::mem::take(&mut body).into_http2() } else { None };
     let stall = Stall::new(&worker.stalls, listener.and_then(|l| l.timeouts.body));

@@ -39,6 +39,7 @@ mod split;
 mod sticky;
 mod streaming;
 mod support;
+mod trailers;
 mod unavailable;
 mod unix;
 mod upstream_tls;

@@ -216,7 +216,11 @@ fn prepare(
     let kept = split.filter(|s| may_repeat(s, request.method())).map_or(0, |s| s.retries.body_bytes);
     let has_body = !request.body().is_end_stream();
     let Some(request) = asked.take() else { return Err(ProxyError::ClientGone) };
-    let (parts, mut body) = request.into_parts();
+    let (mut parts, mut body) = request.into_parts();
+    if parts.version == Version::HTTP_10 {
+        // Such a client sends its body unasked, and knows no interim answers (RFC 9110 section 10.1.1).
+        parts.headers.remove(header::EXPECT);
+    }
     let handshake = websocket::wanted(&parts, has_body, || worker.rng.borrow_mut().u128(..))?;
     let stream = if handshake.is_some() { std::mem::take(&mut body).into_http2() } else { None };
     let stall = || Stall::new(&worker.stalls, listener.and_then(|l| l.timeouts.body));

@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
-use crate::support::{Conf, Origin, Weir, weir};
+use crate::support::{Authority, Conf, Connection, Failure, Instant, Origin, Weir, times, wait_for, wait_until, weir};
 
 const EXPIRY: &str = "weir_tls_certificate_expiry_timestamp_seconds";
 const SECURE: &str = "tls = { certificates = [{ cert = \"certs/shop.pem\", key = \"certs/shop.key\" }] }";
@@ -28,10 +29,7 @@ fn issue(dir: &Path, days: i64) -> f64 {
 }
 
 fn write(dir: &Path, name: &str, text: &str) {
-    let new = dir.join(format!("{name}.new"));
-    fs::create_dir_all(dir).unwrap();
-    fs::write(&new, text).unwrap();
-    fs::rename(&new, dir.join(name)).unwrap();
+    crate::support::replace(dir, name, text);
 }
 
 /// A weir whose listener `secure` has a certificate that ends in so many days.
@@ -84,4 +82,114 @@ fn weir_check(config: &Path) -> String {
     let config = config.to_str().unwrap();
     weir(&["check", "--config", config]).expect_code(3);
     weir(&["run", "--config", config]).expect_code(3).all()
+}
+
+/// A listener `secure` with a pair of that authority, and more lines of its `tls` table.
+fn secure(authority: &Authority, more: &str) -> (Weir, Origin) {
+    let origin = Origin::named("v1");
+    let tls = format!(
+        "[listeners.secure]\nbind = \"127.0.0.1:0\"\n\
+         [listeners.secure.tls]\ncertificates = [{{ cert = \"app.pem\", key = \"app.key\" }}]\n{more}"
+    );
+    let conf = Conf::one(origin.address).tail(&tls);
+    let weir = Weir::start_with(&conf, &[("app", &authority.sign("app.test"))], &[("ca.pem", &authority.pem)]);
+    (weir, origin)
+}
+
+/// What issue 3 promises: handshakes without a pause while the pair is replaced again and again.
+#[test]
+fn replaced_under_load_no_handshake_fails_and_the_new_one_is_shown_soon() {
+    let authority = Authority::new();
+    let (weir, _origin) = secure(&authority, "");
+    let address = weir.listener("secure");
+    let (stop, made) = (AtomicBool::new(false), AtomicUsize::new(0));
+    // Each client is new to the server, so that every handshake is a full one.
+    let connect = || Connection::open_tls(address, &authority.client(None), "app.test");
+    std::thread::scope(|threads| {
+        let clients = (0..2).map(|_| {
+            threads.spawn(|| {
+                while !stop.load(Ordering::SeqCst) {
+                    let answer = connect().and_then(|mut client| client.get("/"));
+                    assert_eq!(answer.map(|a| a.status()), Ok(200));
+                    made.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        });
+        let clients: Vec<_> = clients.into_iter().collect();
+        let rounds = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..times(3, 20) {
+                let pair = authority.sign("app.test");
+                let (before, written) = (made.load(Ordering::SeqCst), Instant::now());
+                pair.write(weir.dir(), "app");
+                wait_for("the new one is shown", || (connect().unwrap().tls_peer().0 == pair.der()).then_some(()));
+                let limit = Duration::from_secs(if crate::support::soak() { 3 } else { 10 });
+                assert!(written.elapsed() < limit, "{:?}", written.elapsed());
+                wait_until("the load goes on", || {
+                    made.load(Ordering::SeqCst) > before + 10 || clients.iter().any(|c| c.is_finished())
+                });
+            }
+        }));
+        stop.store(true, Ordering::SeqCst);
+        rounds.unwrap();
+    });
+    let failed = weir.admin.count("weir_tls_handshakes_total", &[("listener", "secure"), ("result", "failed")]);
+    assert_eq!(failed, 0.0);
+}
+
+#[test]
+fn a_bad_pair_leaves_the_old_one_in_use() {
+    let authority = Authority::new();
+    let (weir, _origin) = secure(&authority, "");
+    let shown = || {
+        let mut client = Connection::open_tls(weir.listener("secure"), &authority.client(None), "app.test").unwrap();
+        assert_eq!(client.get("/").unwrap().status(), 200);
+        client.tls_peer().0
+    };
+    let old = shown();
+    for bad in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "garbage"] {
+        let told = weir.stderr().matches("config-rejected").count();
+        write(weir.dir(), "app.pem", bad);
+        wait_until("it is told", || weir.stderr().matches("config-rejected").count() > told);
+        assert_eq!(shown(), old, "{bad:?}");
+    }
+    let new = authority.sign("app.test");
+    new.write(weir.dir(), "app");
+    wait_until("a good one is taken again", || shown() == new.der());
+}
+
+#[test]
+fn clients_must_show_a_certificate_where_they_are_asked_for_one() {
+    let (authority, strange) = (Authority::new(), Authority::new());
+    let (weir, origin) = secure(&authority, "client_ca = \"ca.pem\"\n");
+    let ask = |own: Option<&crate::support::Pair>| -> Result<u16, Failure> {
+        let config = authority.client(own);
+        Ok(Connection::open_tls(weir.listener("secure"), &config, "app.test")?.get("/")?.status())
+    };
+    assert_eq!(ask(Some(&authority.sign("client.test"))), Ok(200));
+    assert!(ask(None).is_err());
+    assert!(ask(Some(&strange.sign("client.test"))).is_err());
+    assert_eq!(origin.requests(), 1);
+    let failed = || weir.admin.count("weir_tls_handshakes_total", &[("listener", "secure"), ("result", "failed")]);
+    wait_until("the failures are counted", || failed() == 2.0);
+}
+
+/// A client that was here before a reload need not prove everything again, whatever changed but the certificate.
+#[test]
+fn sessions_are_taken_up_again_over_a_reload() {
+    let authority = Authority::new();
+    let (weir, origin) = secure(&authority, "");
+    let config = authority.client(None);
+    let connect = || {
+        let mut client = Connection::open_tls(weir.listener("secure"), &config, "app.test").unwrap();
+        // Tickets come behind the handshake, so something must be read.
+        assert_eq!(client.get("/").unwrap().status(), 200);
+        client.tls_peer().1
+    };
+    assert!(!connect(), "the first is new");
+    assert!(connect());
+    let text = fs::read_to_string(weir.config()).unwrap();
+    weir.edit_text(&text.replace("[splits.shop]\n", "[splits.shop]\nexpose_version = true\n"));
+    wait_until("the file is taken", || weir.connect().get("/").unwrap().head.has("weir-version"));
+    assert!(connect(), "over a reload");
+    drop(origin);
 }

@@ -19,7 +19,7 @@ fn all_to_canary(stable: &Origin, canary: &Origin) -> Conf {
 
 const RESCUE: &str = "retries = { rescue = true }";
 
-fn of<'a>(version: &'a str) -> [(&'a str, &'a str); 2] {
+fn of(version: &str) -> [(&str, &str); 2] {
     [("split", "shop"), ("version", version)]
 }
 

@@ -12,6 +12,7 @@ pub struct Conf {
     versions: Vec<(String, u32, Vec<SocketAddr>)>,
     /// More keys of versions.
     extra: Vec<(String, String)>,
+    scheme: &'static str,
     admin: String,
     tail: String,
 }
@@ -26,6 +27,7 @@ impl Conf {
             shop: String::new(),
             versions: versions.iter().map(|(name, weight, e)| ((*name).to_owned(), *weight, e.to_vec())).collect(),
             extra: Vec::new(),
+            scheme: "",
             admin: "bind = \"127.0.0.1:0\"\n".to_owned(),
             tail: String::new(),
         }
@@ -83,6 +85,12 @@ impl Conf {
         self
     }
 
+    /// All endpoints speak TLS.
+    pub fn https(mut self) -> Self {
+        self.scheme = "https://";
+        self
+    }
+
     /// Adds a key to one version's table; the split's own keys are `split`.
     pub fn version(mut self, name: &str, line: &str) -> Self {
         self.extra.push((name.to_owned(), line.to_owned()));
@@ -109,7 +117,7 @@ impl Conf {
         let Self { top, web, routes, shop, admin, tail, .. } = self;
         let mut text = format!("{top}[listeners.web]\n{web}{routes}[splits.shop]\n{shop}[splits.shop.versions]\n");
         for (name, weight, endpoints) in &self.versions {
-            let endpoints: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
+            let endpoints: Vec<String> = endpoints.iter().map(|e| format!("{}{e}", self.scheme)).collect();
             let extra: String = self.extra.iter().filter(|(n, _)| n == name).map(|(_, l)| format!(", {l}")).collect();
             text += &format!("{name} = {{ weight = {weight}, endpoints = {endpoints:?}{extra} }}\n");
         }

@@ -106,6 +106,7 @@ struct Stream {
     block: Vec<u8>,
     ends_with_block: bool,
     fields: Vec<(String, String)>,
+    interim: Vec<(String, String)>,
     body: Vec<u8>,
     outcome: Option<Outcome>,
 }
@@ -202,6 +203,11 @@ impl H2 {
         self.streams.get(&stream).map_or(&[], |s| &s.fields)
     }
 
+    /// The fields of all interim answers of a stream.
+    pub fn interim(&self, stream: u32) -> &[(String, String)] {
+        self.streams.get(&stream).map_or(&[], |s| &s.interim)
+    }
+
     /// Reads to the end of the connection; `Silent` if that does not come within the read limit of one frame.
     pub fn drain(&mut self) -> Outcome {
         while !self.is_closed {
@@ -265,8 +271,11 @@ impl H2 {
         }
         if frame.flags & END_HEADERS != 0 {
             let fields = hpack::fields(&std::mem::take(&mut stream.block))?;
-            if !fields.iter().any(|(n, v)| n == ":status" && v.starts_with('1')) {
-                stream.fields.extend(fields);
+            let is_interim = fields.iter().any(|(n, v)| n == ":status" && v.starts_with('1'));
+            if is_interim {
+                stream.interim.extend(fields)
+            } else {
+                stream.fields.extend(fields)
             }
             if stream.ends_with_block {
                 stream.end();

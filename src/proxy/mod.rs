@@ -17,6 +17,9 @@ mod early;
 mod error;
 mod exchange;
 mod flush;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod grpc;
 mod headers;
 mod http1;

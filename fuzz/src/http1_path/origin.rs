@@ -2,6 +2,7 @@
 //! when it is whole, or right behind the head if its target begins with `/early`.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -28,7 +29,7 @@ pub enum Stage {
 }
 
 /// One request as it arrived.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Seen {
     pub raw: Vec<u8>,
     /// `None` until it is whole.
@@ -39,8 +40,14 @@ pub struct Seen {
     pub stage: Stage,
 }
 
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (head, body) = (self.raw.escape_ascii(), self.body.escape_ascii());
+        write!(f, "{:?}: {head}; body {body}; trailers {:?}", self.stage, self.trailers)
+    }
+}
+
 /// See the file's head.
-#[derive(Debug)]
 pub struct Origin {
     pub address: SocketAddr,
     /// Bytes and ends so far.

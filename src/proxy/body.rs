@@ -16,6 +16,7 @@ use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::grpc;
 use super::stall::Stall;
+use super::trailers;
 use super::tunnel::Agreed;
 use super::upload::RequestBody;
 use crate::net::body::Received;
@@ -48,6 +49,8 @@ pub(super) struct AnswerBody {
     pub(super) deadline: Option<Pin<Box<Sleep>>>,
     /// `timeouts.stall`.
     pub(super) stall: Stall,
+    /// It is over, and this is to be told when all before it has gone out.
+    pub(super) is_cut: Option<&'static str>,
 }
 
 /// Why an answer's body ended early; hyper only needs to know that it did.
@@ -116,37 +119,49 @@ impl HttpBody for Body {
 
 impl AnswerBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutBody>>> {
+        if let Some(why) = self.is_cut {
+            return self.poll_cut(why);
+        }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
                 self.stall.progress();
                 self.exchange.add_bytes_out(frame.data_ref().map_or(0, |d| d.len() as u64));
-                if let Some(trailers) = frame.trailers_ref() {
+                if let Some(trailers) = frame.trailers_mut() {
+                    trailers::clean_answer(trailers);
                     self.exchange.note_grpc_status(grpc::status(trailers));
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(_))) => self.cut(ProxyError::Reset),
+            Poll::Ready(Some(Err(_))) => self.cut(ProxyError::Reset, cx),
             Poll::Ready(None) => {
                 self.complete();
                 Poll::Ready(None)
             }
             Poll::Pending => {
                 if self.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
-                    return self.cut(ProxyError::Timeout("total"));
+                    return self.cut(ProxyError::Timeout("total"), cx);
                 }
                 if self.stall.poll_over(cx).is_ready() {
-                    return self.cut(ProxyError::Timeout("stall"));
+                    return self.cut(ProxyError::Timeout("stall"), cx);
                 }
                 Poll::Pending
             }
         }
     }
 
-    fn cut(&mut self, why: ProxyError) -> Poll<Option<Result<Frame<Bytes>, CutBody>>> {
+    /// Pending at first: a library that is told of the cut drops what it has not written, the head included.
+    fn cut(&mut self, why: ProxyError, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutBody>>> {
         let why = if self.exchange.endpoint_is_cut() { ProxyError::Cut } else { why };
         self.exchange.failed(why);
         self.lease = None;
-        Poll::Ready(Some(Err(CutBody(why.word()))))
+        self.is_cut = Some(why.word());
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// While the client's socket is full its connection is woken by that, and cut by the tick if it stays so.
+    fn poll_cut(&self, why: &'static str) -> Poll<Option<Result<Frame<Bytes>, CutBody>>> {
+        if self.exchange.client().is_flushed.get() { Poll::Ready(Some(Err(CutBody(why)))) } else { Poll::Pending }
     }
 
     fn complete(&mut self) {

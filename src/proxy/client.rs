@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use http::HeaderValue;
 
 use super::clock::Clock;
+use super::framing::Lengths;
 use super::worker::Worker;
 use crate::config::Bind;
 use crate::model::{Instant, ListenerName};
@@ -68,6 +69,8 @@ pub(super) struct Client {
     pub(super) block_since: Cell<Option<Instant>>,
     /// Interim answers that are to go out before the answer.
     pub(super) interim: RefCell<Vec<u8>>,
+    /// What was said over HTTP/1.1 about the lengths of bodies.
+    pub(super) lengths: RefCell<Lengths>,
     /// The HTTP library has written all it had.
     pub(super) is_flushed: Cell<bool>,
     clock: Rc<Clock>,
@@ -98,8 +101,11 @@ impl Client {
         self.closing.set(Some(now));
     }
 
+    /// No more than was ordered before: a connection that is to end now does.
     pub(super) fn finish(&self) {
-        self.give(Order::Finish);
+        if self.order.get().is_none() {
+            self.give(Order::Finish);
+        }
     }
 
     pub(super) fn expire(&self) {
@@ -200,6 +206,7 @@ impl Registered {
             protocol: Cell::new(None),
             blocked: Cell::new(None),
             interim: RefCell::default(),
+            lengths: RefCell::default(),
             is_flushed: Cell::new(true),
             block_since: Cell::new(None),
             clock: worker.clock.clone(),

@@ -15,15 +15,22 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::client::{Client, Order, Phase};
+use super::framing;
 use crate::model::Refusal;
 use crate::net::socket::Socket;
 
 /// How long a half-closed connection is read to its end.
 const LINGER: Duration = Duration::from_secs(1);
+/// And how many bytes: what an honest client may have under way before it sees our answer. One that floods us is cut.
+const LINGER_BYTES: usize = 1 << 20;
 
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nweir-error: client-timeout\r\n\
 content-type: text/plain; charset=utf-8\r\ncontent-length: 48\r\nconnection: close\r\n\r\n\
 client-timeout: the request head did not arrive\n";
+
+const OTHER_VERSION: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\nweir-error: bad-request\r\n\
+content-type: text/plain; charset=utf-8\r\ncontent-length: 51\r\nconnection: close\r\n\r\n\
+bad-request: this version of HTTP is not spoken so\n";
 
 /// In cleartext or over TLS.
 pub(super) enum Transport {
@@ -48,6 +55,13 @@ impl ClientIo {
         self.transport
     }
 
+    /// The answer to what does not become a request. Best effort: a client that does not read it does not get it.
+    fn answer(&mut self, cx: &mut Context<'_>, answer: &[u8], why: Refusal) {
+        self.client.cell.refused(why);
+        let _ = Pin::new(&mut self.transport).poll_write(cx, answer);
+        let _ = Pin::new(&mut self.transport).poll_flush(cx);
+    }
+
     /// Interim answers go out between two answers: the HTTP library has nothing half-written when this is called.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut waiting = self.client.interim.borrow_mut();
@@ -65,16 +79,19 @@ impl ClientIo {
 impl AsyncRead for ClientIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.client.order() == Some(Order::Expire) && self.client.phase() == Phase::Head {
-            self.client.cell.refused(Refusal::ClientTimeout);
-            // Best effort: a client that sends a byte a second reads its answer or does not.
-            let _ = Pin::new(&mut self.transport).poll_write(cx, REQUEST_TIMEOUT);
-            let _ = Pin::new(&mut self.transport).poll_flush(cx);
+            self.answer(cx, REQUEST_TIMEOUT, Refusal::ClientTimeout);
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
-        if buf.filled().len() > before && self.client.phase() == Phase::Idle {
+        let bytes = &buf.filled()[before..];
+        self.client.lengths.borrow_mut().see(bytes);
+        if !bytes.is_empty() && self.client.phase() == Phase::Idle {
             self.client.enter(Phase::Head);
+            if self.client.is_flushed.get() && framing::names_other_version(bytes) {
+                self.answer(cx, OTHER_VERSION, Refusal::BadRequest);
+                return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -107,20 +124,29 @@ impl AsyncWrite for ClientIo {
 
 /// The polite end of a connection; see the file's head.
 #[derive(Default)]
-pub(super) struct Linger(Option<Pin<Box<Sleep>>>);
+pub(super) struct Linger {
+    over: Option<Pin<Box<Sleep>>>,
+    /// Read since.
+    bytes: usize,
+}
 
 impl Linger {
-    /// Half-closes, then reads what the client still sends until it closes too or `LINGER` is over.
-    pub(super) fn poll_end(&mut self, transport: &mut Transport, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.0.is_none() {
+    /// Half-closes, then reads what the client still sends until it closes too, `LINGER` is over or it was too much.
+    pub(super) fn poll_end<T>(&mut self, transport: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<()>>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        if self.over.is_none() {
             ready!(Pin::new(&mut *transport).poll_shutdown(cx))?;
         }
-        let over = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        let over = self.over.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
         loop {
             let mut scratch = [std::mem::MaybeUninit::uninit(); 4096];
             let mut rest = ReadBuf::uninit(&mut scratch);
             match Pin::new(&mut *transport).poll_read(cx, &mut rest) {
-                Poll::Ready(Ok(())) if !rest.filled().is_empty() => {}
+                Poll::Ready(Ok(())) if !rest.filled().is_empty() && self.bytes < LINGER_BYTES => {
+                    self.bytes += rest.filled().len();
+                }
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
                 Poll::Pending => return over.as_mut().poll(cx).map(Ok),
             }
@@ -169,5 +195,48 @@ impl AsyncWrite for Transport {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[test]
+    fn answers_of_ours_are_as_long_as_they_say() {
+        for answer in [REQUEST_TIMEOUT, OTHER_VERSION] {
+            let (head, body) = std::str::from_utf8(answer).unwrap().split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{answer:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flood_is_not_read_for_long_and_an_honest_end_is_awaited() {
+        let (mut near, far) = tokio::io::duplex(1 << 16);
+        let flood = tokio::spawn(async move {
+            let (mut reading, mut writing) = tokio::io::split(far);
+            let mut sent = 0;
+            while writing.write_all(&[0; 1 << 14]).await.is_ok() {
+                sent += 1 << 14;
+            }
+            (sent, reading.read(&mut [0; 1]).await.unwrap())
+        });
+        let mut linger = Linger::default();
+        std::future::poll_fn(|cx| linger.poll_end(&mut near, cx)).await.unwrap();
+        drop(near);
+        let (sent, end) = flood.await.unwrap();
+        assert!((LINGER_BYTES..LINGER_BYTES + (1 << 18)).contains(&sent), "{sent}");
+        assert_eq!(end, 0);
+
+        let (mut near, mut far) = tokio::io::duplex(1 << 16);
+        let mut linger = Linger::default();
+        let ended = std::future::poll_fn(|cx| linger.poll_end(&mut near, cx));
+        let (ended, ()) = tokio::join!(ended, async move {
+            far.write_all(b"the rest").await.unwrap();
+            assert_eq!(far.read(&mut [0; 1]).await.unwrap(), 0);
+        });
+        ended.unwrap();
     }
 }

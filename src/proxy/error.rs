@@ -130,7 +130,10 @@ impl ProxyError {
 
     /// What follows on the connection is not trusted, or not worth reading.
     fn ends_connection(self) -> bool {
-        matches!(self, Self::BadRequest(_) | Self::BodyTooLarge | Self::ClientTimeout | Self::ClientGone)
+        matches!(
+            self,
+            Self::BadRequest(_) | Self::NotImplemented(_) | Self::BodyTooLarge | Self::ClientTimeout | Self::ClientGone
+        )
     }
 
     /// The answer for the client. A refused request closes its connection, since what follows on it is not trusted.

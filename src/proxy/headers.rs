@@ -189,7 +189,7 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 }
 
 /// What only a trusted peer may say, and underscore twins that an origin might read as one of ours.
-fn is_request_only(name: &HeaderName) -> bool {
+pub(super) fn is_request_only(name: &HeaderName) -> bool {
     let name = name.as_str();
     let first = name.as_bytes().first();
     (first == Some(&b'x') && (name.starts_with("x-forwarded-") || name == "x-real-ip"))

@@ -17,6 +17,7 @@ mod early;
 mod error;
 mod exchange;
 mod flush;
+mod framing;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -32,6 +33,7 @@ mod request_id;
 mod retry;
 mod service;
 mod stall;
+mod trailers;
 mod tunnel;
 mod upload;
 mod view;

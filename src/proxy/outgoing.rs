@@ -60,7 +60,8 @@ impl Outgoing {
         plan: &Plan<'_>,
     ) -> Result<Self, ProxyError> {
         let received = std::mem::replace(&mut parts.version, Version::HTTP_11);
-        if target.uri.authority().is_some() {
+        // HTTP/1.0 need not say `Host`, what we send must (RFC 9112 section 3.2).
+        if target.uri.authority().is_some() || !parts.headers.contains_key(header::HOST) {
             parts.headers.insert(header::HOST, target.host.clone());
         }
         let host = target.host.clone();
@@ -136,7 +137,13 @@ impl Target {
     pub(super) fn of(request: &Request<Received>) -> Result<Self, ProxyError> {
         let (host, uri) = (authority(request)?, request.uri().clone());
         // `OPTIONS *` asks about the server as a whole; it is matched as `/` and goes on as it is.
-        let raw = if uri.path() == "*" { "/" } else { uri.path() };
+        let raw = match uri.path() {
+            "*" if request.method() == Method::OPTIONS => "/",
+            path => path,
+        };
+        if uri.query().is_some_and(|query| !query.is_ascii()) {
+            return Err(ProxyError::BadRequest("the query holds bytes that must be escaped"));
+        }
         let path = normal_path(raw).map_err(|_| ProxyError::BadRequest("the path can be read in two ways"))?;
         let path = (path != raw).then(|| path.into_owned());
         Ok(Self { host, path, uri })

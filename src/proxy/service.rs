@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use h2::RecvStream;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Body as _;
 
 use super::attempt::{Answer, Trip};
@@ -25,7 +25,7 @@ use super::upload::{Bounds, Upload};
 use super::view::View;
 use super::websocket::Handshake;
 use super::worker::Worker;
-use super::{grpc, headers, http2, local, tunnel, websocket};
+use super::{framing, grpc, headers, http2, local, tunnel, websocket};
 use crate::config::{Action, Route, Split};
 use crate::model::Instant;
 use crate::net::body::Received;
@@ -49,10 +49,11 @@ pub(super) async fn serve(
     early: Early,
 ) -> Response<Body> {
     let busy = Busy::new(&client);
+    let is_doubled = client.lengths.borrow_mut().may_be_doubled(request.headers());
     let view = worker.view();
     let mut exchange = open(&worker, &view, &client, &request);
     let result = reply(&worker, &view, &early, &mut exchange, request).await;
-    let is_closing = worker.is_closing() || client.closing().is_some();
+    let is_closing = is_doubled || worker.is_closing() || client.closing().is_some();
     let mut answer = match result {
         Ok(Reply::Upstream(answer)) => from_upstream(&worker, answer, exchange),
         Ok(Reply::Tunnel(head, endpoint, stream)) => {
@@ -98,6 +99,7 @@ async fn reply(
     exchange: &mut Exchange,
     request: Request<Received>,
 ) -> Result<Reply, ProxyError> {
+    framing::check(request.headers(), request.version())?;
     let (found, selector, target) = match find(worker, view, exchange, &request)? {
         Wanted::Here(answer) => return Ok(Reply::Local(answer)),
         Wanted::Split(found, selector, target) => (found, selector, target),
@@ -194,7 +196,8 @@ fn prepare(
     let handshake = websocket::wanted(&parts, has_body, || worker.rng.borrow_mut().u128(..))?;
     let stream = if handshake.is_some() { std::mem::take(&mut body).into_http2() } else { None };
     let stall = Stall::new(&worker.stalls, listener.and_then(|l| l.timeouts.body));
-    let upload = Upload::new(body, stall, Bounds { bytes: body_bytes, kept });
+    let client = matches!(body, Received::Http1(_)).then(|| exchange.client().clone());
+    let upload = Upload::new(body, client, stall, Bounds { bytes: body_bytes, kept });
     if let Some(upload) = upload.as_ref().filter(|_| headers::expects_continue(&parts.headers)) {
         upload.wait_for_continue();
     }
@@ -214,12 +217,13 @@ fn finish_head(worker: &Worker, route: &Route, exchange: &mut Exchange, answer: 
         exchange.attempt_failed(ProxyError::Protocol);
         return Err(ProxyError::Protocol);
     }
+    framing::one_length(head.headers_mut()).inspect_err(|why| exchange.attempt_failed(*why))?;
     exchange.answered(head.status(), is_stream(exchange, head.headers()));
     if exchange.is_grpc {
         exchange.note_grpc_status(grpc::status(head.headers()));
         headers::announce_grpc_trailers(head.headers_mut());
     }
-    let received = head.version();
+    let received = std::mem::replace(head.version_mut(), Version::HTTP_11);
     answer.is_odd = headers::prepare_response(head.headers_mut(), received, &worker.clock.date());
     headers::edit(head.headers_mut(), &route.response_headers);
     if let Some(shown) = exchange.shown_version() {
@@ -280,7 +284,9 @@ fn is_stream(exchange: &Exchange, headers: &http::HeaderMap) -> bool {
 fn from_upstream(worker: &Worker, answer: Answer, exchange: Exchange) -> Response<Body> {
     let Answer { head, lease, is_odd, deadline, stall } = answer;
     let stall = Stall::new(&worker.stalls, stall);
-    head.map(|incoming| Body::upstream(AnswerBody { incoming, exchange, lease: Some(lease), is_odd, deadline, stall }))
+    head.map(|incoming| {
+        Body::upstream(AnswerBody { incoming, exchange, lease: Some(lease), is_odd, deadline, stall, is_cut: None })
+    })
 }
 
 fn access_head(request: &Request<Received>) -> Head {

@@ -17,7 +17,9 @@ use http::HeaderMap;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
+use super::client::Client;
 use super::stall::Stall;
+use super::trailers;
 use crate::model::Instant;
 use crate::net::body::{ReceiveError, Received};
 
@@ -50,6 +52,8 @@ pub(super) struct Upload {
     stall: RefCell<Stall>,
     kept: RefCell<Kept>,
     bounds: Bounds,
+    /// The connection, over HTTP/1.1.
+    client: Option<Rc<Client>>,
     reader: Cell<u32>,
     hold: RefCell<Option<Hold>>,
     pub(super) bytes: Cell<u64>,
@@ -100,19 +104,22 @@ pub(crate) enum UploadError {
     TooLarge,
     #[error("the client sent nothing for timeouts.body")]
     Timeout,
+    #[error("the trailers end in the middle of a line")]
+    Trailers,
     #[error("another attempt has taken over")]
     Superseded,
 }
 
 impl Upload {
-    /// `None` if there is no body.
-    pub(super) fn new(source: Received, stall: Stall, bounds: Bounds) -> Option<Rc<Self>> {
+    /// `None` if there is no body. `client` is its connection if that speaks HTTP/1.1.
+    pub(super) fn new(source: Received, client: Option<Rc<Client>>, stall: Stall, bounds: Bounds) -> Option<Rc<Self>> {
         (!source.is_end_stream()).then(|| {
             Rc::new(Self {
                 source: RefCell::new(source),
                 stall: RefCell::new(stall),
                 kept: RefCell::new(Kept { pieces: Vec::new(), bytes: 0, is_whole: bounds.kept > 0 }),
                 bounds,
+                client,
                 reader: Cell::new(0),
                 hold: RefCell::new(None),
                 bytes: Cell::new(0),
@@ -180,7 +187,7 @@ impl Upload {
     fn take(&self, frame: Frame<Bytes>) -> Result<Piece, UploadError> {
         let piece = match frame.into_data() {
             Ok(data) => Piece::Data(data),
-            Err(frame) => Piece::Trailers(frame.into_trailers().unwrap_or_default()),
+            Err(frame) => Piece::Trailers(self.checked(frame.into_trailers().unwrap_or_default())?),
         };
         if let Piece::Data(data) = &piece {
             let bytes = self.bytes.get() + data.len() as u64;
@@ -191,6 +198,19 @@ impl Upload {
         }
         self.kept.borrow_mut().keep(&piece, self.bounds.kept);
         Ok(piece)
+    }
+
+    /// hyper takes a LF for the end of a line of trailers, and what follows for more of them, to the next CRLF CRLF: after
+    /// trailers it is not certain where the next request begins, so there is none. Of an end that is no CRLF nothing is left.
+    fn checked(&self, mut trailers: HeaderMap) -> Result<HeaderMap, UploadError> {
+        if let Some(client) = &self.client {
+            client.finish();
+            if trailers.is_empty() {
+                return Err(self.breaks(Broken::Client, UploadError::Trailers));
+            }
+        }
+        trailers::clean_request(&mut trailers);
+        Ok(trailers)
     }
 
     fn breaks(&self, how: Broken, error: UploadError) -> UploadError {
@@ -294,7 +314,7 @@ mod tests {
 
     fn upload(source: Received, bounds: Bounds) -> Rc<Upload> {
         let stalls = Stalls::new(Rc::new(Clock::new()));
-        Upload::new(source, Stall::new(&stalls, None), bounds).unwrap()
+        Upload::new(source, None, Stall::new(&stalls, None), bounds).unwrap()
     }
 
     #[tokio::test]
@@ -334,10 +354,12 @@ mod tests {
         let (source, mut hand, task) = incoming(false).await;
         let kept = upload(source, Bounds { bytes: None, kept: 100 });
         hand.send_data("a".into(), false).unwrap();
-        hand.send_trailers(HeaderMap::from_iter([(http::header::ETAG, "x".parse().unwrap())])).unwrap();
+        let forged = (http::HeaderName::from_static("x-forwarded-for"), "6.6.6.6".parse().unwrap());
+        hand.send_trailers(HeaderMap::from_iter([(http::header::ETAG, "x".parse().unwrap()), forged])).unwrap();
         for _ in 0..2 {
             let whole = kept.reader().collect().await.unwrap();
             assert_eq!(whole.trailers().unwrap()["etag"], "x");
+            assert_eq!(whole.trailers().unwrap().len(), 1);
             assert_eq!(whole.to_bytes(), "a");
         }
         task.abort();

@@ -32,6 +32,10 @@ fn without_port(host: &str) -> Result<&str, BadHost> {
         return if literal && port_ok { Ok(&host[..address.len() + 2]) } else { Err(BadHost) };
     }
     let (name, port) = host.split_once(':').unwrap_or((host, ""));
+    // A port alone names no host.
+    if name.is_empty() && !host.is_empty() {
+        return Err(BadHost);
+    }
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'~');
     if name.bytes().all(plain) && is_port(port) { Ok(name) } else { Err(BadHost) }
 }
@@ -63,9 +67,22 @@ mod tests {
 
     #[test]
     fn what_can_be_read_in_two_ways_is_refused() {
-        for bad in
-            ["a@app.test", "a b", "a/b", "a:b", "a:80:80", "[::1", "[]", "[::1]x", "a,b", "a:123456", "é", "a%41"]
-        {
+        for bad in [
+            "a@app.test",
+            "a b",
+            "a/b",
+            "a:b",
+            "a:80:80",
+            "[::1",
+            "[]",
+            "[::1]x",
+            "a,b",
+            "a:123456",
+            "é",
+            "a%41",
+            ":80",
+            ":",
+        ] {
             assert_eq!(normal_host(bad), Err(BadHost), "{bad}");
         }
     }

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use pin_project_lite::pin_project;
 
 use super::error::{SendError, SendFault};
@@ -71,6 +71,7 @@ impl<B: SendBody> Lease<B> {
             }
             Some(Carrier::Http1(connection)) => {
                 request.headers_mut().remove(header::TE);
+                frame(&mut request);
                 Sending::Http1 { answer: connection.send(request, interim) }
             }
             Some(Carrier::Http2(slot)) => match slot.send(request, self.upstream.address, interim) {
@@ -112,6 +113,14 @@ impl<B: SendBody> Lease<B> {
             }
             _ => Err(no_tunnel()),
         }
+    }
+}
+
+/// hyper sends no body of unknown length with a GET, HEAD or CONNECT unless it is told how; without it the endpoint would
+/// see another request than the one that was made.
+fn frame<B: SendBody>(request: &mut Request<B>) {
+    if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 

@@ -327,7 +327,8 @@ fn bodies() {
         body("H2.TE in a name", &[("x: y\r\ntransfer-encoding", "chunked")], &chunks, &[], Refused(ANY)),
         body("an expectation", &[("expect", "100-continue")], SMUGGLED, &[], Passes("/case", SMUGGLED)),
         body("trailers", &[("te", "trailers")], "hello", &[("x-sum", "1")], BrokenOr("/case", "hello")),
-        body("trailer with a path", &[], "hello", &[(":path", "/smuggled")], Broken),
+        // h2 drops it and says nothing; no trace of it may go on.
+        body("trailer with a path", &[], "hello", &[(":path", "/smuggled")], BrokenOr("/case", "hello")),
         body("trailer in upper case", &[], "hello", &[("X-Sum", "1")], Broken),
         body("trailer with CRLF", &[("te", "trailers")], "hello", &[("x", &format!("y\r\n\r\n{SMUGGLED}"))], Broken),
         body("trailer content-length", &[], "hello", &[("content-length", "42")], BrokenOr("/case", "hello")),

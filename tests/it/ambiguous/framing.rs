@@ -198,6 +198,7 @@ fn content_lengths() {
         case("CL longer than sent, then closed", post("Content-Length: 5\r\nConnection: close\r\n", "hello"), {
             Passes("/case", "hello")
         }),
-        case("largest CL", post("Content-Length: 18446744073709551615\r\n", "hello"), Refused(&[400, 413])),
+        // hyper takes it for a head that is too large, and says so; what matters is that it is refused.
+        case("largest CL", post("Content-Length: 18446744073709551615\r\n", "hello"), Refused(&[400, 413, 431])),
     ]);
 }

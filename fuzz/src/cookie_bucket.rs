@@ -22,7 +22,9 @@ pub fn check(data: &[u8]) {
 fn read_fields(name: &[u8], lines: &[u8]) {
     let mut headers = HeaderMap::new();
     let values = lines.split(|b| *b == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok());
-    values.for_each(|value| drop(headers.append(header::COOKIE, value)));
+    values.for_each(|value| {
+        headers.append(header::COOKIE, value);
+    });
     let all: Vec<_> = cookies(&headers).collect();
     for (name, value) in &all {
         assert!(!name.is_empty() && !name.contains([';', '=']) && !value.contains(';'), "{name:?} {value:?}");

@@ -20,16 +20,8 @@ const HOPS: [&str; 8] = [
     "proxy-authenticate",
 ];
 /// Ours, or not to be named away by a client.
-const OURS: [&str; 8] = [
-    "host",
-    "content-length",
-    "via",
-    "te",
-    "x-request-id",
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-forwarded-host",
-];
+const OURS: [&str; 8] =
+    ["host", "content-length", "via", "te", "x-request-id", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
 
 /// Input: a byte of switches, then `name: value` lines.
 pub fn check(data: &[u8]) {

@@ -58,10 +58,14 @@ fn sound_path(path: &str) {
 }
 
 fn other_host(name: &str, choices: &[u8]) -> String {
+    // No host has one spelling.
+    if name.is_empty() {
+        return String::new();
+    }
     let odd = |i: usize| choices.get(i % choices.len().max(1)).is_some_and(|b| b % 2 == 1);
     let mut spelled: String =
         name.chars().enumerate().map(|(i, c)| if odd(i) { c.to_ascii_uppercase() } else { c }).collect();
-    if odd(0) && !name.starts_with('[') && !name.is_empty() {
+    if odd(0) && !name.starts_with('[') {
         spelled.push('.');
     }
     if odd(1) {

@@ -19,7 +19,9 @@ fn fields(lines: &[u8]) -> http::HeaderMap {
         Some((name, http::HeaderValue::from_bytes(line[at + 1..].trim_ascii()).ok()?))
     };
     let mut map = http::HeaderMap::new();
-    lines.split(|b| *b == b'\n').filter_map(line).for_each(|(name, value)| drop(map.append(name, value)));
+    lines.split(|b| *b == b'\n').filter_map(line).for_each(|(name, value)| {
+        map.append(name, value);
+    });
     map
 }
 

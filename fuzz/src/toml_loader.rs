@@ -6,7 +6,9 @@ use weir::config::{Format, Loaded, check_text, effective};
 pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let loaded = load(text);
-    for (format, colour) in [(Format::Text, false), (Format::Text, true), (Format::Json, false), (Format::Github, false)] {
+    for (format, colour) in
+        [(Format::Text, false), (Format::Text, true), (Format::Json, false), (Format::Github, false)]
+    {
         let shown = loaded.report.render(format, colour);
         assert!(colour || shown.chars().all(|c| !c.is_control() || c == '\n'), "a control character in {shown:?}");
     }

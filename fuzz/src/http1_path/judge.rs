@@ -8,7 +8,8 @@ use crate::strict::Head;
 /// If it is not.
 pub fn judge(sent: &[u8], got: &[u8], seen: &[Seen]) {
     let told = || {
-        let text = |bytes: &[u8]| bytes.iter().take(4000).flat_map(|b| b.escape_ascii()).map(char::from).collect::<String>();
+        let text =
+            |bytes: &[u8]| bytes.iter().take(4000).flat_map(|b| b.escape_ascii()).map(char::from).collect::<String>();
         format!("\nsent: {}\ngot: {}\nseen: {seen:#?}", text(sent), text(got))
     };
     seen.iter().for_each(|seen| sound(seen).unwrap_or_else(|why| panic!("{why}{}", told())));
@@ -32,7 +33,8 @@ fn sound(seen: &Seen) -> Result<(), String> {
 }
 
 fn fields(head: &Head) -> Result<(), String> {
-    for (name, expected) in [("host", None), ("x-forwarded-for", Some("unknown")), ("x-forwarded-proto", Some("http"))] {
+    for (name, expected) in [("host", None), ("x-forwarded-for", Some("unknown")), ("x-forwarded-proto", Some("http"))]
+    {
         let all = head.all(name);
         check(all.len() == 1 && expected.is_none_or(|e| all == [e]), format!("{name}: {all:?}"))?;
     }
@@ -85,7 +87,8 @@ fn statuses(mut got: &[u8]) -> Result<Vec<u16>, String> {
         let end = got.windows(4).position(|w| w == b"\r\n\r\n").ok_or("a head is cut")? + 4;
         let head = std::str::from_utf8(&got[..end]).map_err(|_| "a head is not ASCII")?;
         let status = head.strip_prefix("HTTP/1.1 ").or_else(|| head.strip_prefix("HTTP/1.0 "));
-        let status: u16 = status.and_then(|s| s.get(..3)?.parse().ok()).ok_or_else(|| format!("no status in {head}"))?;
+        let status: u16 =
+            status.and_then(|s| s.get(..3)?.parse().ok()).ok_or_else(|| format!("no status in {head}"))?;
         got = &got[end..];
         if status < 200 {
             continue;

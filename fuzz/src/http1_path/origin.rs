@@ -110,12 +110,7 @@ impl Origin {
     }
 
     /// Reads and answers one; false if the connection ended inside it.
-    async fn request(
-        &self,
-        stream: &mut TcpStream,
-        bytes: &mut Vec<u8>,
-        seen: &RefCell<Seen>,
-    ) -> Result<bool, String> {
+    async fn request(&self, stream: &mut TcpStream, bytes: &mut Vec<u8>, seen: &RefCell<Seen>) -> Result<bool, String> {
         let end = loop {
             seen.borrow_mut().raw.clone_from(bytes);
             match bytes.windows(4).position(|w| w == b"\r\n\r\n") {

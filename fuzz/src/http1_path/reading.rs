@@ -2,7 +2,7 @@
 //! two places.
 //!
 //! Tolerant only where RFC 9112 lets a recipient be: LF as a line end and empty lines before a request (section 2.2),
-//! chunk extensions (7.1.1), HTTP/1.0.
+//! the same Content-Length several times (6.3), chunk extensions (7.1.1), HTTP/1.0.
 
 use crate::strict::{Framing, field};
 
@@ -92,13 +92,17 @@ fn head(lines: &[&[u8]]) -> Result<(Request, Framing), String> {
     let framing = match (all("content-length").as_slice(), all("transfer-encoding").as_slice()) {
         ([], []) => Framing::None,
         ([], [coding]) if coding.eq_ignore_ascii_case("chunked") && version == "HTTP/1.1" => Framing::Chunked,
-        ([length], []) if !length.is_empty() && length.bytes().all(|b| b.is_ascii_digit()) => {
+        ([length, others @ ..], []) if is_number(length) && others.iter().all(|other| other == length) => {
             Framing::Length(length.parse().map_err(|_| "length")?)
         }
         _ => return Err("framing".into()),
     };
     let (method, target) = (method.to_owned(), target.to_owned());
     Ok((Request { method, target, body: Vec::new(), is_whole: false }, framing))
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// The body at the beginning of `bytes`. `extensions`: of chunks, are passed over.

@@ -18,6 +18,9 @@ mod error;
 mod exchange;
 mod flush;
 mod framing;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod grpc;
 mod headers;
 mod http1;

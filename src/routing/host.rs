@@ -16,7 +16,11 @@ pub struct BadHost;
 /// `BadHost` for anything that could be read in two ways.
 pub fn normal_host(host: &str) -> Result<Cow<'_, str>, BadHost> {
     let name = without_port(host)?;
-    let name = name.strip_suffix('.').unwrap_or(name);
+    let name = match name.strip_suffix('.') {
+        // The next reader would take one more dot off, and read another host.
+        Some(rest) if rest.is_empty() || rest.ends_with('.') => return Err(BadHost),
+        rest => rest.unwrap_or(name),
+    };
     if name.bytes().any(|b| b.is_ascii_uppercase()) {
         Ok(Cow::Owned(name.to_ascii_lowercase()))
     } else {
@@ -82,6 +86,9 @@ mod tests {
             "a%41",
             ":80",
             ":",
+            ".",
+            "a..",
+            "a..:80",
         ] {
             assert_eq!(normal_host(bad), Err(BadHost), "{bad}");
         }

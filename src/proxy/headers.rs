@@ -13,6 +13,7 @@ use crate::config::HeaderEdits;
 
 const VIA: HeaderValue = HeaderValue::from_static("1.1 weir");
 const VIA_1_0: HeaderValue = HeaderValue::from_static("1.0 weir");
+const VIA_2_0: HeaderValue = HeaderValue::from_static("2.0 weir");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 const HTTPS: HeaderValue = HeaderValue::from_static("https");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
@@ -150,7 +151,11 @@ fn has_two_framings(headers: &mut HeaderMap) -> bool {
 
 /// Names the protocol the message came in (RFC 9110 section 7.6.3).
 fn add_via(headers: &mut HeaderMap, received: Version) {
-    let via = if received == Version::HTTP_10 { VIA_1_0 } else { VIA };
+    let via = match received {
+        Version::HTTP_10 => VIA_1_0,
+        Version::HTTP_2 => VIA_2_0,
+        _ => VIA,
+    };
     match headers.entry(header::VIA) {
         header::Entry::Vacant(entry) => drop(entry.insert(via)),
         header::Entry::Occupied(mut entry) => entry.append(via),

@@ -31,6 +31,7 @@ mod outgoing;
 mod plane;
 mod request_id;
 mod retry;
+mod send;
 mod service;
 mod stall;
 mod trailers;

@@ -11,7 +11,7 @@ use h2::RecvStream;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Body as _;
 
-use super::attempt::{Answer, Trip};
+use super::attempt::Trip;
 use super::body::{AnswerBody, Body};
 use super::choose::Selector;
 use super::client::{Busy, Client};
@@ -20,6 +20,7 @@ use super::error::{Asked, ProxyError};
 use super::exchange::{Exchange, Head};
 use super::outgoing::{Outgoing, Plan, Target};
 use super::request_id::RequestId;
+use super::send::Answer;
 use super::stall::Stall;
 use super::tunnel::Agreed;
 use super::upload::{Bounds, Upload};

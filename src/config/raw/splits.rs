@@ -160,6 +160,7 @@ pub struct RawDrain {
     /// After this its requests are cut.
     pub timeout: Dur,
     /// The same for WebSocket and CONNECT streams.
+    #[schemars(extend("x-weir-not-yet" = true))]
     pub upgraded_timeout: Dur,
     /// A new endpoint's share grows over this time.
     #[schemars(extend("x-weir-not-yet" = true))]

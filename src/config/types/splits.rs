@@ -128,8 +128,6 @@ pub struct UpstreamTimeouts {
 pub struct Drain {
     /// After this a leaving endpoint's requests are cut.
     pub timeout: Duration,
-    /// The same for WebSocket and CONNECT streams.
-    pub upgraded_timeout: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]

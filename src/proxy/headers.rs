@@ -83,12 +83,12 @@ pub(super) fn client_ip(
     is_trusted: impl Fn(Option<IpAddr>) -> bool,
 ) -> Option<IpAddr> {
     let mut client = peer;
-    let fields: Vec<&str> = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect();
-    for entry in fields.iter().rev().flat_map(|field| field.rsplit(',')) {
+    let fields: Vec<&[u8]> = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
+    for entry in fields.iter().rev().flat_map(|field| field.rsplit(|b| *b == b',')) {
         if !is_trusted(client) {
             break;
         }
-        let Some(before) = address(entry.trim()) else { break };
+        let Some(before) = str::from_utf8(entry).ok().and_then(|entry| address(entry.trim())) else { break };
         client = Some(before.to_canonical());
     }
     client
@@ -112,8 +112,8 @@ pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
 
 /// `TE: trailers`, the one thing of `TE` that goes on.
 fn takes_trailers(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::TE).iter().filter_map(|v| v.to_str().ok());
-    values.flat_map(|v| v.split(',')).any(|v| v.trim().eq_ignore_ascii_case("trailers"))
+    let values = headers.get_all(header::TE).iter().map(HeaderValue::as_bytes);
+    values.flat_map(|v| v.split(|b| *b == b',')).any(|v| v.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// Over HTTP/1.1 only announced trailers are sent (amendments.md 2.7).
@@ -180,10 +180,11 @@ pub(super) fn remove_connection_fields(headers: &mut HeaderMap, also: impl Fn(&H
 
 /// The fields that `Connection` names, but for those a message cannot do without.
 fn listed(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> + '_ {
-    let values = headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
+    // As bytes: a field that is no text at one place must not hide what it names at another.
+    let values = headers.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes);
     values
-        .flat_map(|v| v.split(','))
-        .filter_map(|token| HeaderName::from_bytes(token.trim().as_bytes()).ok())
+        .flat_map(|v| v.split(|b| *b == b','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
         .filter(|name| name != header::HOST && name != header::CONTENT_LENGTH)
 }
 
@@ -265,6 +266,18 @@ mod tests {
         names.sort_unstable();
         let ours = ["te", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"];
         assert_eq!(names, [&["accept", "content-length", "host"][..], &ours].concat());
+    }
+
+    #[test]
+    fn a_list_that_is_no_text_hides_nothing() {
+        let mut headers = map(&[("x-secret", "1"), ("host", "a")]);
+        headers.insert("connection", HeaderValue::from_bytes(b"x-secret, \xe3").unwrap());
+        remove_connection_fields(&mut headers, |_| false);
+        assert!(!headers.contains_key("x-secret"));
+        let mut chain = map(&[("x-forwarded-for", "6.6.6.6")]);
+        chain.append("x-forwarded-for", HeaderValue::from_bytes(b"\xff").unwrap());
+        let peer = Some(IpAddr::from([10, 0, 0, 1]));
+        assert_eq!(client_ip(&chain, peer, |_| true), peer);
     }
 
     #[test]

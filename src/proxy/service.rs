@@ -218,8 +218,8 @@ fn prepare(
     let has_body = !request.body().is_end_stream();
     let Some(request) = asked.take() else { return Err(ProxyError::ClientGone) };
     let (mut parts, mut body) = request.into_parts();
-    if parts.version == Version::HTTP_10 {
-        // Such a client sends its body unasked, and knows no interim answers (RFC 9110 section 10.1.1).
+    if parts.version == Version::HTTP_10 || !has_body {
+        // Such a client sends its body unasked, or has none to send (RFC 9110 section 10.1.1).
         parts.headers.remove(header::EXPECT);
     }
     let handshake = websocket::wanted(&parts, has_body, || worker.rng.borrow_mut().u128(..))?;

@@ -124,8 +124,8 @@ impl Handshake {
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let values = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
-    values.flat_map(|v| v.split(',')).any(|v| v.trim().eq_ignore_ascii_case(token))
+    let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    values.flat_map(|v| v.split(|b| *b == b',')).any(|v| v.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
 #[cfg(test)]

@@ -24,7 +24,8 @@ pub fn network(text: &str, path: &Path, cx: &mut Context<'_>) -> Option<IpNet> {
     found
 }
 
-fn parse(text: &str) -> Option<IpNet> {
+/// A network, or an address as one of its own; `None` if the text is neither.
+pub fn parse(text: &str) -> Option<IpNet> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Some(address.to_canonical().into());
     }

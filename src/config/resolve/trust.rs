@@ -1,12 +1,9 @@
 //! Who a listener believes and what it speaks: trusted proxies, `redirect_https`, TLS towards clients.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
 use super::certificates::{Named, authorities, certificate};
-use super::{Context, upstream};
+use super::{Context, network, upstream};
 use crate::config::error::Code;
 use crate::config::path::Path;
 use crate::config::raw::{RawListener, RawListenerTls, RawTlsVersion};
@@ -16,7 +13,7 @@ use crate::config::{ListenerTls, TlsVersion, Trusted};
 pub fn trusted(raw: &RawListener, path: &Path, cx: &mut Context<'_>) -> Trusted {
     let mut trusted = Trusted::default();
     for (i, text) in raw.trusted_proxies.iter().enumerate() {
-        match network(text) {
+        match network::parse(text) {
             _ if text == "unix" => trusted.unix = true,
             Some(network) => trusted.networks.push(network),
             None => not_a_network(text, &path.key("trusted_proxies").index(i), cx),
@@ -30,11 +27,6 @@ pub fn trusted(raw: &RawListener, path: &Path, cx: &mut Context<'_>) -> Trusted 
         problem.help = Some("add the load balancer: trusted_proxies = [\"10.0.0.0/8\"]".into());
     }
     trusted
-}
-
-/// A network, or an address as a network of its own; bits behind the prefix are cut off.
-fn network(text: &str) -> Option<IpNet> {
-    text.parse::<IpAddr>().map(IpNet::from).or_else(|_| text.parse::<IpNet>()).map(|net| net.trunc()).ok()
 }
 
 fn not_a_network(text: &str, path: &Path, cx: &mut Context<'_>) {

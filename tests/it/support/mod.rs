@@ -74,6 +74,16 @@ pub fn wait_until(what: &str, mut ask: impl FnMut() -> bool) {
     wait_for(what, || ask().then_some(()));
 }
 
+/// A listener as a server has it: the standard library's 128 waiting connections are too few for a burst of load, and a
+/// connection that finds no place waits a second for its next try.
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
+}
+
 /// A loopback address nobody listens on at this moment. Only for addresses that must be known before weir (or nginx)
 /// binds them, or that must refuse; all else binds port 0.
 pub fn free_address() -> SocketAddr {

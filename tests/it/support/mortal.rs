@@ -47,7 +47,7 @@ impl Mortal {
     /// Listens.
     #[track_caller]
     pub fn raise(&mut self) {
-        let listener = wait_for("its address is free", || TcpListener::bind(self.address).ok());
+        let listener = wait_for("its address is free", || super::listen(self.address).ok());
         let (shared, name) = (self.shared.clone(), self.name.clone());
         shared.stop.store(false, Ordering::SeqCst);
         self.accepting = Some(std::thread::spawn(move || accept(&listener, &shared, &name)));

@@ -107,7 +107,7 @@ impl Origin {
     }
 
     fn over(tls: Option<Arc<ServerConfig>>, script: Box<Script>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = super::listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             script,

@@ -191,5 +191,6 @@ fn picked_says_sticky_and_who_has_no_key_is_dealt() {
         answers.iter().filter(|on| **on).count()
     };
     assert!(matches!(seen("X-User: alice\r\n"), 0 | 256));
-    assert!(seen("").abs_diff(128) <= 2, "two decks, exact");
+    // One whole deck, and parts of two: six standard deviations of what those can be off.
+    assert!(seen("").abs_diff(128) <= 24, "dealt by weight");
 }

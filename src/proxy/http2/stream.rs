@@ -97,9 +97,7 @@ async fn answer(
     let mut service = std::pin::pin!(service);
     let mut is_watched = true;
     std::future::poll_fn(|cx| {
-        if let Poll::Ready(Ok(answer)) = service.as_mut().poll(cx) {
-            return Poll::Ready(Some(answer));
-        }
+        // Before the service: a request that is over when it is taken up must not become work upstream (faults.md 4.10).
         if is_watched {
             match respond.borrow_mut().poll_reset(cx) {
                 Poll::Pending => {}
@@ -110,7 +108,7 @@ async fn answer(
                 Poll::Ready(_) => return Poll::Ready(None),
             }
         }
-        Poll::Pending
+        service.as_mut().poll(cx).map(Result::ok)
     })
     .await
 }

@@ -79,10 +79,15 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, name: &str) {
             while let Ok(head) = wire.head() {
                 let body = if head.has("content-length") { wire.body(&head) } else { Ok(Vec::new()) };
                 let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
-                if body.is_err() || wire.send(answer).is_err() {
+                if body.is_err() {
                     return;
                 }
+                // Before the answer, so that whoever has read it finds it counted.
                 shared.requests.fetch_add(1, Ordering::SeqCst);
+                if wire.send(answer).is_err() {
+                    shared.requests.fetch_sub(1, Ordering::SeqCst);
+                    return;
+                }
             }
         });
     }

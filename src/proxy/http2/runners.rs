@@ -1,7 +1,7 @@
 //! Tasks that serve one stream after another, shared by a worker's connections.
 //!
 //! Why not a task per stream: what a request needs while it waits is some four thousand bytes, which a new task allocates,
-//! copies several times on its way in and out, and frees. With a task per stream a fifth of the user time was copying.
+//! copies several times on its way in and out, and frees.
 //! Invariants: a stream never waits for a runner, there is one more if none is idle; few stay when they are not needed.
 
 use std::cell::{Cell, RefCell};

@@ -129,7 +129,7 @@ async fn reply(
     };
     let route = &view.snapshot.config.routes[found.route];
     let mut trip = Trip::start(worker, early, view, found.route, selector, exchange)?;
-    let (mut outgoing, stream) = prepare(worker, view, (route, found.prefix), exchange, asked, target)?;
+    let (mut outgoing, stream) = prepare(worker, view, found, exchange, asked, target)?;
     let mut answer = trip.go(exchange, &mut outgoing).await?;
     if let Some(handshake) = outgoing.handshake.take()
         && agrees(&handshake, exchange, &answer)?
@@ -200,11 +200,12 @@ fn limit_rate(view: &View, route: usize, query: &Query<'_>) -> Result<(), ProxyE
 fn prepare(
     worker: &Rc<Worker>,
     view: &View,
-    (route, prefix): (&Route, usize),
+    found: Found,
     exchange: &mut Exchange,
     asked: &mut Option<Request<Received>>,
     target: Target,
 ) -> Result<(Outgoing, Option<RecvStream>), ProxyError> {
+    let route = &view.snapshot.config.routes[found.route];
     let listener = view.listener(&exchange.client().listener).map(|(_, listener)| listener);
     let body_bytes = listener.and_then(|l| l.limits.body_bytes);
     let Some(request) = asked else { return Err(ProxyError::ClientGone) };
@@ -213,7 +214,8 @@ fn prepare(
     {
         return Err(ProxyError::BodyTooLarge);
     }
-    let split = view.snapshot.config.splits.iter().find(|s| Some(&s.name) == route.split());
+    let split = view.snapshot.routes.targets()[found.route].split();
+    let split = split.map(|split| &view.snapshot.config.splits[split]);
     let kept = split.filter(|s| may_repeat(s, request.method())).map_or(0, |s| s.retries.body_bytes);
     let has_body = !request.body().is_end_stream();
     let Some(request) = asked.take() else { return Err(ProxyError::ClientGone) };
@@ -232,7 +234,7 @@ fn prepare(
     }
     exchange.uploads(upload.as_ref());
     let handshake = handshake.map(Box::new);
-    let plan = Plan { prefix, edits: &route.request_headers, handshake, may_repeat: kept > 0 };
+    let plan = Plan { prefix: found.prefix, edits: &route.request_headers, handshake, may_repeat: kept > 0 };
     Ok((Outgoing::new(parts, upload, target, exchange, plan)?, stream))
 }
 
@@ -306,11 +308,12 @@ fn open_tunnel(mut answer: Response<Body>, early: &Early) -> Response<Body> {
     };
     let Some(stream) = agreed.stream.take() else { return answer };
     let (parts, body) = answer.into_parts();
-    let head = Response::from_parts(parts.clone(), ());
+    let head = Response::from_parts(parts, ());
     if let Ok(client) = http2::tunnel::accept(respond, meter, head, stream) {
         tokio::task::spawn_local(tunnel::run(client, Bytes::new(), agreed));
     }
-    Response::from_parts(parts, body)
+    // Its head is out already; this one goes nowhere.
+    Response::new(body)
 }
 
 /// An answer that goes on for as long as both sides like.

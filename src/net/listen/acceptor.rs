@@ -45,8 +45,6 @@ impl Acceptor {
         match self {
             Self::Tcp(socket) => {
                 let (stream, client) = socket.accept().await?;
-                // Fails only if the client has gone, which the first read tells.
-                let _ = stream.set_nodelay(true);
                 Ok((stream.into(), Peer::Ip(client)))
             }
             Self::Unix(socket) => in_runtime(Accepted::Unix(accept(socket).await?)),
@@ -86,10 +84,7 @@ async fn accept(socket: &AsyncFd<UnixListener>) -> io::Result<UnixStream> {
 
 fn in_runtime(accepted: Accepted) -> io::Result<(Socket, Peer)> {
     match accepted {
-        Accepted::Tcp(stream, client) => {
-            let _ = stream.set_nodelay(true);
-            Ok((tokio::net::TcpStream::from_std(stream)?.into(), Peer::Ip(client)))
-        }
+        Accepted::Tcp(stream, client) => Ok((tokio::net::TcpStream::from_std(stream)?.into(), Peer::Ip(client))),
         Accepted::Unix(stream) => Ok((tokio::net::UnixStream::from_std(stream)?.into(), Peer::Unix)),
     }
 }

@@ -1,6 +1,7 @@
 //! What a request costs in each room it passes: route match, pick, claim and drop, snapshot load, cell record.
 
 use std::hint::black_box;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,7 +56,7 @@ fn pick(c: &mut Criterion) {
 }
 
 fn claim(c: &mut Criterion) {
-    let endpoints = (0..8).map(|i| Arc::new(Endpoint::new(([127, 0, 0, 1], 9000 + i).into()))).collect();
+    let endpoints = (0..8).map(|i| Arc::new(Endpoint::new(SocketAddr::from(([127, 0, 0, 1], 9000 + i)))));
     let (pool, mut rng) = (Pool::new(endpoints, 1024), fastrand::Rng::with_seed(1));
     c.bench_function("claim and drop, 8 endpoints", |b| b.iter(|| pool.claim(0, &mut rng).map(|(i, _claim)| i)));
 }

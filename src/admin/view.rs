@@ -182,7 +182,7 @@ impl From<HistoryEntry> for HistoryEntryDto {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Actor, Instant, Revision, Source, SplitName, Weight, Weights};
+    use crate::model::{Actor, Address, Instant, Revision, Source, SplitName, Weight, Weights};
     use crate::pool::Pool;
     use crate::state::{Coin, Override};
 
@@ -195,7 +195,7 @@ mod tests {
     }
 
     fn version(text: &str, weight: u32, port: u16) -> VersionState {
-        let endpoint = Arc::new(Endpoint::new(([127, 0, 0, 1], port).into()));
+        let endpoint = Arc::new(Endpoint::new(Address::Tcp(([127, 0, 0, 1], port).into())));
         let pool = Arc::new(Pool::new(vec![endpoint], 9));
         VersionState { name: name(text), weight: Weight::new(weight).unwrap(), closed: false, draining: false, pool }
     }
@@ -278,10 +278,10 @@ mod tests {
     #[test]
     fn an_endpoint_that_left_is_shown_while_busy() {
         let split = shop(90, 10);
-        let endpoint = Arc::new(Endpoint::new("127.0.0.1:9009".parse().unwrap()));
+        let endpoint = Arc::new(Endpoint::new("127.0.0.1:9009".parse::<Address>().unwrap()));
         let claim = endpoint.claim(9).unwrap();
         endpoint.drain(Instant::now());
-        let key = EndpointKey { split: split.name.clone(), version: name("v2"), address: endpoint.address() };
+        let key = EndpointKey { split: split.name.clone(), version: name("v2"), address: endpoint.address().clone() };
         let view = View { leaving: vec![(key, endpoint)], ..view() };
         let shown = view.split(&split);
         assert_eq!(shown.versions[0].endpoints.len(), 1);

@@ -140,8 +140,8 @@ fn split(s: &Split) -> Value {
 
 fn version(v: &Version) -> Value {
     let scheme = if v.tls.is_some() { "https://" } else { "" };
-    let endpoints = v.endpoints.iter().map(|at| format!("{scheme}{at}")).collect::<Vec<_>>();
-    let mut entries = vec![("weight", Value::Integer(v.weight.value().into())), ("endpoints", texts(&endpoints))];
+    let endpoints = v.endpoints.iter().map(|spec| splits::endpoint(spec, scheme)).collect();
+    let mut entries = vec![("weight", Value::Integer(v.weight.value().into())), ("endpoints", Value::Array(endpoints))];
     entries.push(("protocol", text(splits::protocol(v.protocol))));
     entries.push(("host", text(splits::host(v.host))));
     entries.extend(v.tls.as_ref().map(|tls| ("tls", upstream_tls(tls))));

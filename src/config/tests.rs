@@ -1,6 +1,7 @@
 //! The room as its users see it: bad texts and what is said about them, good texts and what comes of them, files.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -214,10 +215,6 @@ fn what_is_not_built_yet_is_named_with_its_full_key() {
         (version("health = {}"), "splits.shop.versions.v2.health"),
         (with("127.0.0.1:9002", "shop.internal:9000"), "splits.shop.versions.v2.endpoints[0]"),
         (with("127.0.0.1:9002", "unix:/run/a.sock"), "splits.shop.versions.v2.endpoints[0]"),
-        (
-            with("\"127.0.0.1:9002\"", "{ address = \"127.0.0.1:9002\", weight = 2 }"),
-            "splits.shop.versions.v2.endpoints[0].weight",
-        ),
         (and("[flags.x]\ndefault = \"off\""), "flags"),
         (and("[admin]\ntokens = []"), "admin.tokens"),
         (and("[telemetry.metrics]\nnative_histograms = false"), "telemetry.metrics"),
@@ -306,6 +303,23 @@ fn defaults_are_those_of_the_reference() {
 }
 
 #[test]
+fn endpoints_have_weights() {
+    let text = with("[\"127.0.0.1:9002\"]", "[\"127.0.0.1:9002\", { address = \"127.0.0.1:9003\", weight = 2 }]");
+    let config = check(&text).config.unwrap();
+    let found: Vec<_> = config.splits[0].versions[1].weighted_addresses().map(|(a, w)| (a.to_string(), w)).collect();
+    assert_eq!(found, [("127.0.0.1:9002".to_owned(), 1), ("127.0.0.1:9003".to_owned(), 2)]);
+    for (endpoints, problem) in [
+        (
+            "[{ address = \"127.0.0.1:9002\", weight = 1000001 }]",
+            "out-of-range 7:73 splits.shop.versions.v2.endpoints[0].weight",
+        ),
+        ("[{ address = \"127.0.0.1:9002\", weight = 0 }]", "no-weight 7:33 splits.shop.versions.v2.endpoints"),
+    ] {
+        assert_eq!(problems(&with("[\"127.0.0.1:9002\"]", endpoints)), [problem]);
+    }
+}
+
+#[test]
 fn weights_default_to_one_only_if_nobody_has_one() {
     let weights = |text: &str| check(text).config.unwrap().splits[0].weights().to_string();
     assert_eq!(weights(&GOOD.replace("weight = 90, ", "").replace("weight = 10, ", "")), "v1 1, v2 1");
@@ -347,7 +361,7 @@ v1.endpoints = ["http://127.0.0.1:9001", { address = "localhost:9002" }]
     assert_eq!(config.listeners[0].bind, ["127.0.0.1:8080", "[::1]:8080"].map(|a| Bind::Tcp(a.parse().unwrap())));
     assert_eq!(
         config.splits[0].versions[0].endpoints,
-        ["127.0.0.1:9001".parse().unwrap(), "127.0.0.1:9002".parse().unwrap()]
+        [9001, 9002].map(|port| EndpointSpec::from(SocketAddr::from(([127, 0, 0, 1], port))))
     );
     let host = |h| Some(h);
     assert_eq!(

@@ -1,12 +1,14 @@
-//! Words shared by every room: names, weights, revisions, causes of failure. No behaviour beyond checked constructors.
+//! Words shared by every room: names, addresses, weights, revisions, causes of failure. No behaviour beyond checked constructors.
 //!
 //! Invariant: a value of one of these types is valid by construction, so no other room checks it again.
 
+mod address;
 mod cause;
 mod name;
 mod time;
 mod weight;
 
+pub use address::{Address, BadAddress};
 pub use cause::{Cause, Refusal};
 pub use name::{BadName, ListenerName, RouteName, SplitName, VersionName};
 pub use time::rfc3339_ms;

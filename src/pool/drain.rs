@@ -34,10 +34,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::Instant;
+    use crate::model::{Address, Instant};
 
     fn endpoint() -> Arc<Endpoint> {
-        Arc::new(Endpoint::new("127.0.0.1:1".parse().unwrap()))
+        Arc::new(Endpoint::new("127.0.0.1:1".parse::<Address>().unwrap()))
     }
 
     #[tokio::test(start_paused = true)]

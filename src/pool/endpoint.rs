@@ -3,19 +3,18 @@
 //! Two axes that never mix: what the operator wants (active or draining) and, later, what is observed (health,
 //! ejection). Invariant: `cut` is only ever set while draining, and undone with the drain.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
 use super::in_flight::{Counts, InFlight, Refused};
-use crate::model::{Instant, Kind};
+use crate::model::{Address, Instant, Kind};
 
 /// See the file's head.
 #[derive(Debug)]
 pub struct Endpoint {
-    address: SocketAddr,
+    address: Address,
     in_flight: InFlight,
     /// Woken when a draining endpoint becomes empty, is cut, or drains no more.
     pub(super) changed: Notify,
@@ -25,9 +24,9 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// A new, active endpoint with nothing in flight.
-    pub fn new(address: SocketAddr) -> Self {
+    pub fn new(address: impl Into<Address>) -> Self {
         Self {
-            address,
+            address: address.into(),
             in_flight: InFlight::new(),
             changed: Notify::new(),
             deadline: Mutex::new(None),
@@ -35,8 +34,8 @@ impl Endpoint {
         }
     }
 
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// What is in flight now, by kind.

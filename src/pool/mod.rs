@@ -21,4 +21,4 @@ pub use endpoint::{Claim, Endpoint};
 pub use hold::{Waiting, WaitingGuard};
 pub use in_flight::{Counts, Refused};
 pub use registry::{EndpointKey, Registry};
-pub use version::{Pool, Unavailable};
+pub use version::{Member, Pool, Unavailable};

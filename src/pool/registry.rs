@@ -5,12 +5,11 @@
 //! script that asks late still gets its answer.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::endpoint::Endpoint;
-use crate::model::{Instant, SplitName, VersionName};
+use crate::model::{Address, Instant, SplitName, VersionName};
 
 /// How long a removed endpoint is remembered after it became empty.
 const REMEMBER: Duration = Duration::from_secs(3600);
@@ -20,7 +19,7 @@ const REMEMBER: Duration = Duration::from_secs(3600);
 pub struct EndpointKey {
     pub split: SplitName,
     pub version: VersionName,
-    pub address: SocketAddr,
+    pub address: Address,
 }
 
 #[derive(Debug)]
@@ -44,7 +43,7 @@ impl Registry {
     pub fn endpoint(&self, key: &EndpointKey) -> Arc<Endpoint> {
         let mut entries = self.entries();
         let entry = entries.entry(key.clone()).or_insert_with(|| Entry {
-            endpoint: Arc::new(Endpoint::new(key.address)),
+            endpoint: Arc::new(Endpoint::new(key.address.clone())),
             removed: false,
             empty_since: None,
         });
@@ -106,7 +105,7 @@ mod tests {
         EndpointKey {
             split: SplitName::new("shop").unwrap(),
             version: VersionName::new("v1").unwrap(),
-            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            address: Address::Tcp(([127, 0, 0, 1], port).into()),
         }
     }
 

@@ -15,21 +15,44 @@ pub enum Unavailable {
     Full,
 }
 
+/// An endpoint as one version has it. The endpoint itself outlives reloads, what the file says about it does not.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub endpoint: Arc<Endpoint>,
+    /// Relative share among the version's endpoints, 0 to 1,000,000.
+    pub weight: u32,
+}
+
+impl From<Arc<Endpoint>> for Member {
+    fn from(endpoint: Arc<Endpoint>) -> Self {
+        Self { endpoint, weight: 1 }
+    }
+}
+
 /// The endpoints of one version.
 #[derive(Debug)]
 pub struct Pool {
     endpoints: Vec<Arc<Endpoint>>,
+    /// In the order of `endpoints`.
+    weights: Vec<u32>,
     max_in_flight: u32,
 }
 
 impl Pool {
     /// `max_in_flight` is per endpoint.
-    pub fn new(endpoints: Vec<Arc<Endpoint>>, max_in_flight: u32) -> Self {
-        Self { endpoints, max_in_flight }
+    pub fn new(members: impl IntoIterator<Item = impl Into<Member>>, max_in_flight: u32) -> Self {
+        let members = members.into_iter().map(|member| member.into());
+        let (endpoints, weights) = members.map(|member| (member.endpoint, member.weight)).unzip();
+        Self { endpoints, weights, max_in_flight }
     }
 
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints
+    }
+
+    /// The weight of each endpoint, in the order of `endpoints`.
+    pub fn weights(&self) -> &[u32] {
+        &self.weights
     }
 
     /// Requests in flight allowed per endpoint.
@@ -65,11 +88,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::Instant;
+    use crate::model::{Address, Instant};
 
     fn pool(n: u16) -> Pool {
-        let endpoint = |i| Arc::new(Endpoint::new(([127, 0, 0, 1], 9000 + i).into()));
-        Pool::new((0..n).map(endpoint).collect(), 2)
+        let endpoint = |i| Arc::new(Endpoint::new(Address::Tcp(([127, 0, 0, 1], 9000 + i).into())));
+        Pool::new((0..n).map(endpoint), 2)
     }
 
     #[test]

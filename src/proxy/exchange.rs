@@ -6,7 +6,7 @@
 
 mod books;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use super::request_id::RequestId;
 use super::upload::Upload;
 use super::view::{VersionView, View};
 use super::worker::Worker;
-use crate::model::{Cause, Instant, Kind};
+use crate::model::{Address, Cause, Instant, Kind};
 use crate::pool::Claim;
 
 /// What the access line needs of the request's head, which has gone to the endpoint by then.
@@ -322,7 +322,7 @@ impl Exchange {
     }
 
     /// Where the present attempt goes.
-    pub(super) fn endpoint(&self) -> Option<SocketAddr> {
+    pub(super) fn endpoint(&self) -> Option<&Address> {
         self.claim.as_ref().map(|claim| claim.endpoint().address())
     }
 

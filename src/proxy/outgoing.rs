@@ -88,7 +88,7 @@ impl Outgoing {
     pub(super) fn name_host(&mut self, host: HostHeader, exchange: &Exchange) {
         let Some(request) = &mut self.request else { return };
         let name = match host {
-            HostHeader::Endpoint => exchange.endpoint().and_then(|e| HeaderValue::from_str(&e.to_string()).ok()),
+            HostHeader::Endpoint => exchange.endpoint().and_then(|e| HeaderValue::from_str(&e.authority()).ok()),
             // After an attempt at a version that wanted its own.
             HostHeader::Client => self.client_host.take(),
         };

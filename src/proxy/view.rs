@@ -131,7 +131,7 @@ fn settings(worker: &Worker, snapshot: &Snapshot, (s, i): (usize, usize), endpoi
     let split = &snapshot.config.splits[s];
     let version = &split.versions[i];
     let client = snapshot.upstream_tls.get(s).and_then(|versions| versions.get(i)).cloned().flatten();
-    let name = version.tls.as_ref().map(|tls| tls::server_name(tls, endpoint.address().ip()));
+    let name = version.tls.as_ref().map(|tls| tls::server_name(tls, endpoint.address()));
     Settings {
         idle_cap: split.pool.idle_per_endpoint.div_ceil(worker.of),
         idle_for: split.timeouts.idle,

@@ -139,7 +139,7 @@ impl Worker {
             }
             Entry::Vacant(entry) => {
                 let new = if for_tunnels { Upstream::for_tunnels } else { Upstream::new };
-                let new = Rc::new(new(endpoint.address(), settings));
+                let new = Rc::new(new(endpoint.address().clone(), settings));
                 entry.insert((endpoint.clone(), new)).1.clone()
             }
         }

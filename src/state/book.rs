@@ -5,14 +5,13 @@
 //! revisions only ever rise.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
 use super::owners::KeptOwners;
 use super::{HistoryEntry, Override};
 use crate::config::{Split, Version};
-use crate::model::{Revision, SplitName, VersionName, Weight, Weights};
+use crate::model::{Address, Revision, SplitName, VersionName, Weight, Weights};
 
 /// See the file's head.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -54,7 +53,7 @@ pub(super) struct Kept {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct DrainedEndpoint {
     pub version: VersionName,
-    pub address: SocketAddr,
+    pub address: Address,
 }
 
 impl Kept {
@@ -87,25 +86,25 @@ impl Kept {
     }
 
     /// The operator wants this endpoint to take nothing new.
-    pub fn drains(&self, version: &VersionName, address: SocketAddr) -> bool {
+    pub fn drains(&self, version: &VersionName, address: &Address) -> bool {
         self.drained.contains(version) || self.drains_alone(version, address)
     }
 
     /// The same, by an order for just this endpoint.
-    pub fn drains_alone(&self, version: &VersionName, address: SocketAddr) -> bool {
-        self.drained_endpoints.iter().any(|d| d.version == *version && d.address == address)
+    pub fn drains_alone(&self, version: &VersionName, address: &Address) -> bool {
+        self.drained_endpoints.iter().any(|d| d.version == *version && d.address == *address)
     }
 
     /// The version takes nothing new: drained as a whole, or each of its endpoints by itself, which is the same to
     /// a request.
     pub fn is_draining(&self, version: &Version) -> bool {
-        let each = || version.endpoints.iter().all(|&a| self.drains_alone(&version.name, a));
+        let each = || version.addresses().all(|a| self.drains_alone(&version.name, a));
         self.drained.contains(&version.name) || (!version.endpoints.is_empty() && each())
     }
 
     /// The version has an endpoint that may take requests.
     pub fn is_usable(&self, version: &Version) -> bool {
-        version.endpoints.iter().any(|&a| !self.drains(&version.name, a))
+        version.addresses().any(|a| !self.drains(&version.name, a))
     }
 
     /// Makes coin and owners what the orders now say.

@@ -5,7 +5,6 @@
 
 use std::collections::HashSet;
 use std::hash::RandomState;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +14,8 @@ use super::rules::rules;
 use super::secure::Secured;
 use super::{Coin, Snapshot, SplitState, VersionState};
 use crate::config::{Config, Route, Split, Version};
-use crate::model::{Instant, RouteName, SplitName};
-use crate::pool::{Endpoint, EndpointKey, Pool, Registry};
+use crate::model::{Address, Instant, RouteName, SplitName};
+use crate::pool::{Endpoint, EndpointKey, Member, Pool, Registry};
 use crate::rate::Limiter;
 use crate::routing::{Owners, RouteTable};
 
@@ -121,16 +120,19 @@ fn owners(kept: &Kept, split: &Split) -> Option<Arc<Owners>> {
 fn pool(split: &Split, version: &Version, old: Option<&SplitState>, endpoint: Lookup<'_>) -> Arc<Pool> {
     let limit = split.pool.max_in_flight;
     let fits = |pool: &&Arc<Pool>| {
-        let addresses = pool.endpoints().iter().map(|e| e.address());
-        pool.max_in_flight() == limit && addresses.eq(version.endpoints.iter().copied())
+        let members = pool.endpoints().iter().map(|e| e.address()).zip(pool.weights().iter().copied());
+        pool.max_in_flight() == limit && members.eq(version.weighted_addresses())
     };
     let was = old.and_then(|old| old.version(version.name.as_str())).map(|v| &v.pool);
-    let find = |&address: &SocketAddr| endpoint(&key(split, version, address));
-    let new = || Arc::new(Pool::new(version.endpoints.iter().map(find).collect(), limit));
+    let find = |(address, weight): (&Address, u32)| {
+        let endpoint = endpoint(&key(split, version, address.clone()));
+        Member { endpoint, weight }
+    };
+    let new = || Arc::new(Pool::new(version.weighted_addresses().map(find), limit));
     was.filter(fits).map_or_else(new, Arc::clone)
 }
 
-fn key(split: &Split, version: &Version, address: SocketAddr) -> EndpointKey {
+fn key(split: &Split, version: &Version, address: Address) -> EndpointKey {
     EndpointKey { split: split.name.clone(), version: version.name.clone(), address }
 }
 
@@ -154,7 +156,7 @@ pub(super) fn settle_drains(plan: &Plan, snapshot: &Snapshot, now: Instant) {
 /// Drains what the new file no longer has, for as long as the old file allowed.
 pub(super) fn remove_gone(registry: &Registry, old: &Config, new: &Config, now: Instant) {
     let of = |split: &Split, version: &Version| -> Vec<_> {
-        version.endpoints.iter().map(|&address| key(split, version, address)).collect()
+        version.addresses().map(|address| key(split, version, address.clone())).collect()
     };
     let of_split = |split: &Split| split.versions.iter().flat_map(|version| of(split, version)).collect::<Vec<_>>();
     let live: HashSet<_> = new.splits.iter().flat_map(of_split).collect();

@@ -2,14 +2,12 @@
 //!
 //! Invariant: on an error `kept` is as before; `Ok(false)` means that all was so already, and `kept` is as before too.
 
-use std::net::SocketAddr;
-
 use super::ApplyError;
 use super::book::{DrainedEndpoint, Kept};
 use super::precedence::in_order;
 use super::{Order, Override};
 use crate::config::{Split, Version};
-use crate::model::{Revision, VersionName, Weight, Weights};
+use crate::model::{Address, Revision, VersionName, Weight, Weights};
 
 type Changed = Result<bool, ApplyError>;
 
@@ -135,7 +133,7 @@ pub(super) fn drain(kept: &mut Kept, split: &Split, name: &VersionName, endpoint
         return Ok(new);
     };
     let address = address(version, text)?;
-    let new = !kept.drains_alone(name, address);
+    let new = !kept.drains_alone(name, &address);
     kept.drained_endpoints.extend(new.then(|| DrainedEndpoint { version: name.clone(), address }));
     Ok(new)
 }
@@ -164,15 +162,15 @@ fn version<'a>(split: &'a Split, name: &VersionName) -> Result<&'a Version, Appl
     })
 }
 
-fn address(version: &Version, text: &str) -> Result<SocketAddr, ApplyError> {
-    let known = |a: &SocketAddr| version.endpoints.contains(a);
+fn address(version: &Version, text: &str) -> Result<Address, ApplyError> {
+    let known = |a: &Address| version.addresses().any(|b| b == a);
     text.parse().ok().filter(known).ok_or_else(|| ApplyError::UnknownEndpoint {
         version: version.name.clone(),
         endpoint: text.to_owned(),
         known: if version.endpoints.is_empty() {
             vec!["none".to_owned()]
         } else {
-            version.endpoints.iter().map(SocketAddr::to_string).collect()
+            version.addresses().map(Address::to_string).collect()
         },
     })
 }

@@ -6,7 +6,7 @@
 use super::Override;
 use super::book::Kept;
 use crate::config::Split;
-use crate::model::{SplitName, VersionName, Weight, Weights};
+use crate::model::{Address, SplitName, VersionName, Weight, Weights};
 
 /// What the file did to an override, with the reason for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,14 +35,16 @@ pub(super) fn reconcile(kept: &Kept, split: &Split) -> Result<(Kept, Option<Verd
     };
     let has = |v: &VersionName| file.weight(v).is_some();
     let listed = |names: &[VersionName]| file.iter().map(|(v, _)| v.clone()).filter(|v| names.contains(v)).collect();
-    let in_file = |v: &VersionName, a| split.versions.iter().any(|f| f.name == *v && f.endpoints.contains(&a));
+    let in_file = |v: &VersionName, a: &Address| {
+        split.versions.iter().any(|f| f.name == *v && f.addresses().any(|known| known == a))
+    };
     let mut next = Kept {
         stable: split.stable.clone(),
         previous_stable: previous_stable(kept, split).filter(|v| has(v)),
         closed: if override_.as_ref().is_some_and(|o| o.hold) { listed(&kept.closed) } else { Vec::new() },
         override_,
         drained: kept.drained.iter().filter(|v| has(v)).cloned().collect(),
-        drained_endpoints: kept.drained_endpoints.iter().filter(|d| in_file(&d.version, d.address)).cloned().collect(),
+        drained_endpoints: kept.drained_endpoints.iter().filter(|d| in_file(&d.version, &d.address)).cloned().collect(),
         file_weights: file.clone(),
         ..kept.clone()
     };

@@ -207,7 +207,8 @@ impl Store {
     }
 
     fn rehearse(&self, now: &Snapshot, plan: Plan, secured: Secured) -> Applied {
-        let known = |key: &EndpointKey| self.registry.find(key).unwrap_or_else(|| Arc::new(Endpoint::new(key.address)));
+        let known =
+            |key: &EndpointKey| self.registry.find(key).unwrap_or_else(|| Arc::new(Endpoint::new(key.address.clone())));
         let snapshot = Arc::new(build::snapshot(&plan, secured, Some(now), &known, now.persisted));
         Applied { snapshot, changed: true, persisted: now.persisted, events: plan.events }
     }

@@ -104,7 +104,7 @@ fn if_match_and_dry_run() {
         assert!(all.iter().all(|e| !e.is_draining()));
     }
     let unknown =
-        crate::pool::EndpointKey { split: split_name("shop"), version: name("v3"), address: endpoints("v3")[0] };
+        crate::pool::EndpointKey { split: split_name("shop"), version: name("v3"), address: endpoints("v3")[0].into() };
     assert!(registry.find(&unknown).is_none(), "a dry run registers nothing");
     assert_eq!(std::fs::read(dir.path().join("state.json")).unwrap(), file);
     assert_eq!(store.history(None, 10, None).len(), 2);

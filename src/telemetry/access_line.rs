@@ -3,11 +3,12 @@
 //! Invariant: names and order of the JSON keys are a contract (surface.md section 10). What a request does not have
 //! (a version, when no route matched) has no key. Query strings, cookies and authorisation are never in it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use super::json::{self, Object};
 use super::stamp::Stamp;
+use crate::model::Address;
 
 /// One finished request.
 #[derive(Clone, Debug)]
@@ -36,7 +37,7 @@ pub struct Line<'a> {
     pub route: Option<&'a str>,
     pub split: Option<&'a str>,
     pub version: Option<&'a str>,
-    pub endpoint: Option<SocketAddr>,
+    pub endpoint: Option<&'a Address>,
     /// Attempts at endpoints, the first included.
     pub attempts: u32,
     /// `weight`, `rule:NAME`, `sticky`, `spill`, `rescue`.
@@ -136,7 +137,11 @@ fn word(out: &mut Vec<u8>, text: &str) {
 pub(super) mod tests {
     use std::time::UNIX_EPOCH;
 
+    use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
     use super::*;
+
+    static ENDPOINT: Address = Address::Tcp(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10, 0, 1, 11), 9000)));
 
     pub(in crate::telemetry) fn line() -> Line<'static> {
         Line {
@@ -157,7 +162,7 @@ pub(super) mod tests {
             route: Some("shop"),
             split: Some("shop"),
             version: Some("v2"),
-            endpoint: Some(([10, 0, 1, 11], 9000).into()),
+            endpoint: Some(&ENDPOINT),
             attempts: 1,
             picked: Some("weight"),
             error: None,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: an endpoint is always verified; there is no way to switch that off, and none to fall back to cleartext.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::Resumption;
@@ -13,6 +13,7 @@ use super::TlsError;
 use super::provider::provider;
 use super::server::roots;
 use crate::config::{Protocol, UpstreamTls};
+use crate::model::Address;
 
 /// Sessions remembered per version; each of its endpoints has one, and up to eight tickets.
 const SESSIONS: usize = 256;
@@ -47,8 +48,13 @@ pub fn client_config(tls: &UpstreamTls, protocol: Protocol) -> Result<Arc<Client
 }
 
 /// What the endpoint is asked for (by SNI, if it is a name) and must prove to be.
-pub fn server_name(tls: &UpstreamTls, endpoint: IpAddr) -> ServerName<'static> {
-    tls.server_name.clone().unwrap_or_else(|| ServerName::IpAddress(endpoint.to_canonical().into()))
+pub fn server_name(tls: &UpstreamTls, endpoint: &Address) -> ServerName<'static> {
+    let ip = match endpoint {
+        Address::Tcp(address) => address.ip().to_canonical(),
+        // Never spoken with in TLS.
+        Address::Unix(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+    };
+    tls.server_name.clone().unwrap_or_else(|| ServerName::IpAddress(ip.into()))
 }
 
 /// Read when they are first asked for, and then kept: a third of a megabyte of files.

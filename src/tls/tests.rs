@@ -203,9 +203,9 @@ fn cached_sessions_stay_behind_their_fence() {
 #[test]
 fn an_endpoint_is_verified_by_its_name_or_its_address() {
     let tls = |server_name| crate::config::UpstreamTls { ca: None, server_name, client: None };
-    let ip: IpAddr = "::ffff:10.0.0.1".parse().unwrap();
-    assert_eq!(server_name(&tls(None), ip), ServerName::from(IpAddr::from([10, 0, 0, 1])));
-    assert_eq!(server_name(&tls(Some(named("shop.internal"))), ip), named("shop.internal"));
+    let at = "[::ffff:10.0.0.1]:9443".parse().unwrap();
+    assert_eq!(server_name(&tls(None), &at), ServerName::from(IpAddr::from([10, 0, 0, 1])));
+    assert_eq!(server_name(&tls(Some(named("shop.internal"))), &at), named("shop.internal"));
 }
 
 #[tokio::test]

@@ -2,7 +2,6 @@
 //!
 //! Invariant: 200 means that nothing is in flight at the endpoints asked for and that nothing can come any more.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use super::{Api, unknown_split};
 use crate::admin::dto::{CountsDto, DrainDto, DrainEndpointDto};
 use crate::admin::error::{NOT_DRAINING, Problem, ProblemDto, TOO_MANY_WAITS, UNKNOWN_ENDPOINT, UNKNOWN_VERSION};
 use crate::admin::request::{Path, Query, duration};
-use crate::model::Instant;
+use crate::model::{Address, Instant};
 use crate::pool::{Drained, Endpoint, EndpointKey, wait_drained};
 use crate::state::Snapshot;
 
@@ -26,7 +25,7 @@ use crate::state::Snapshot;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(in crate::admin) struct DrainQuery {
-    /// `host:port`; default: all endpoints of the version.
+    /// `ip:port` or `unix:/path`; default: all endpoints of the version.
     endpoint: Option<String>,
     /// How long to wait for the end, up to `1h`; default: not at all.
     wait: Option<String>,
@@ -84,7 +83,7 @@ struct Target {
 }
 
 impl Target {
-    fn address(&self) -> SocketAddr {
+    fn address(&self) -> &Address {
         self.endpoint.address()
     }
 }
@@ -127,9 +126,9 @@ impl Targets {
 
     fn only(self, version: &str, endpoint: Option<&str>) -> Result<Self, Problem> {
         let Some(text) = endpoint else { return Ok(self) };
-        let wanted = text.parse::<SocketAddr>().ok();
+        let wanted = text.parse::<Address>().ok();
         let known: Vec<String> = self.0.iter().map(|t| t.address().to_string()).collect();
-        let found: Vec<Target> = self.0.into_iter().filter(|t| Some(t.address()) == wanted).collect();
+        let found: Vec<Target> = self.0.into_iter().filter(|t| Some(t.address()) == wanted.as_ref()).collect();
         if found.is_empty() {
             let has = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             let detail = format!("version `{version}` has no endpoint `{}`; it has {has}", text.escape_default());

@@ -5,8 +5,8 @@ use toml::Value;
 use super::routes::one_match;
 use super::{limit, table, text, texts, time};
 use crate::config::{
-    Hold, HostHeader, OnUnavailable, Protocol, Retries, RetryOn, Rule, RuleChoice, Split, Sticky, UpstreamTimeouts,
-    sizes,
+    EndpointSpec, Hold, HostHeader, OnUnavailable, Protocol, Retries, RetryOn, Rule, RuleChoice, Split, Sticky,
+    UpstreamTimeouts, sizes,
 };
 
 pub fn unavailable(on: &OnUnavailable) -> &'static str {
@@ -69,6 +69,15 @@ pub fn rule(r: &Rule, split: &Split) -> Value {
     };
     let matches = Value::Array(r.matches.iter().map(one_match).collect());
     table([("name", text(&r.name)), ("match", matches), choice, ("test", r.test.into())])
+}
+
+/// A table only where there is more to say than the address.
+pub fn endpoint(spec: &EndpointSpec, scheme: &str) -> Value {
+    let address = text(&format!("{scheme}{}", spec.target));
+    match spec.weight {
+        1 => address,
+        weight => table([("address", address), ("weight", Value::Integer(weight.into()))]),
+    }
 }
 
 pub fn protocol(p: Protocol) -> &'static str {

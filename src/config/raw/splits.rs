@@ -122,7 +122,7 @@ pub struct RawEndpointTable {
     #[schemars(required)]
     pub address: Option<String>,
     /// Relative share among the version's endpoints.
-    #[schemars(range(min = 0, max = 1_000_000), extend("x-weir-not-yet" = true))]
+    #[schemars(range(min = 0, max = 1_000_000), extend("default" = 1))]
     pub weight: Option<u32>,
 }
 

@@ -10,18 +10,20 @@ use super::{Context, address};
 use crate::config::error::Code;
 use crate::config::path::Path;
 use crate::config::raw::{RawEndpoint, RawUpstreamTls, RawVersion};
-use crate::config::{Certificate, UpstreamTls};
+use crate::config::{Certificate, EndpointSpec, Target, UpstreamTls};
+use crate::model::Address;
 
 /// See the file's head.
 pub struct Upstream {
-    pub endpoints: Vec<SocketAddr>,
+    pub endpoints: Vec<EndpointSpec>,
     /// Given exactly if the endpoints are `https://`.
     pub tls: Option<Arc<UpstreamTls>>,
 }
 
 /// An endpoint and where it stands.
 struct Found {
-    address: SocketAddr,
+    address: Address,
+    weight: u32,
     https: bool,
     path: Path,
 }
@@ -45,7 +47,9 @@ pub fn upstream(raw: &RawVersion, admin: Option<SocketAddr>, path: &Path, cx: &m
         problem.help = Some(format!("write \"https://{}\", or take `tls` out", found[0].address));
     }
     let tls = tls.filter(|_| https).map(Arc::new);
-    Upstream { endpoints: found.into_iter().map(|f| f.address).collect(), tls }
+    check_weights(&found, raw, path, cx);
+    let spec = |f: Found| EndpointSpec { target: Target::Address(f.address), weight: f.weight };
+    Upstream { endpoints: found.into_iter().map(spec).collect(), tls }
 }
 
 fn mixed(first: &Found, other: &Found, path: &Path, cx: &mut Context<'_>) {
@@ -62,17 +66,18 @@ fn endpoints(raw: &RawVersion, admin: Option<SocketAddr>, path: &Path, cx: &mut 
     let mut found: Vec<Found> = Vec::new();
     for (i, raw) in raw.endpoints.iter().flatten().enumerate() {
         let path = path.key("endpoints").index(i);
-        let (text, path) = match raw {
-            RawEndpoint::Address(text) => (text, path),
+        let (text, weight, path) = match raw {
+            RawEndpoint::Address(text) => (text, 1, path),
             RawEndpoint::Table(table) => match &table.address {
-                Some(text) => (text, path.key("address")),
+                Some(text) => (text, table.weight.unwrap_or(1), path.key("address")),
                 None => continue,
             },
         };
         match address::endpoint(text) {
             Ok(address::Endpoint { address, https }) => {
-                check_endpoint(address, admin, &found, &path, cx);
-                found.push(Found { address, https, path });
+                let address = Address::from(address);
+                check_endpoint(&address, admin, &found, &path, cx);
+                found.push(Found { address, weight, https, path });
             }
             Err(error) => error.fill(cx.problem(Code::BadAddress, &path, "")),
         }
@@ -80,20 +85,32 @@ fn endpoints(raw: &RawVersion, admin: Option<SocketAddr>, path: &Path, cx: &mut 
     found
 }
 
-fn check_endpoint(at: SocketAddr, admin: Option<SocketAddr>, found: &[Found], path: &Path, cx: &mut Context<'_>) {
-    if admin.is_some_and(|admin| address::same(admin, at)) {
+fn check_endpoint(at: &Address, admin: Option<SocketAddr>, found: &[Found], path: &Path, cx: &mut Context<'_>) {
+    if admin.is_some_and(|admin| at.is_same(&admin.into())) {
         let message = format!("{at} is weir's own admin address: clients would reach the admin API through the proxy");
         let problem = cx.problem(Code::BadAddress, path, message);
         problem.label = Some("the admin address".into());
         problem.help = Some("write the application's address, or move `admin.bind` to another port".into());
     }
-    if let Some(first) = found.iter().find(|other| address::same(other.address, at)) {
+    if let Some(first) = found.iter().find(|other| other.address.is_same(at)) {
         let place = cx.tree.place_of(&first.path);
         let problem = cx.problem(Code::DuplicateName, path, format!("endpoint {at} is listed twice"));
         problem.label = Some("the same endpoint again".into());
         problem.related = place.map(|p| (p, "first given here".into()));
         problem.help = Some("take one of them out".into());
     }
+}
+
+/// A version that takes requests must have somebody to give them to.
+fn check_weights(found: &[Found], raw: &RawVersion, path: &Path, cx: &mut Context<'_>) {
+    if found.is_empty() || raw.weight == Some(0) || found.iter().any(|f| f.weight > 0) {
+        return;
+    }
+    let path = path.key("endpoints");
+    let message = format!("every endpoint of {} has weight 0: no request could be answered", path.parent().words());
+    let problem = cx.problem(Code::NoWeight, &path, message);
+    problem.label = Some("all weights are 0".into());
+    problem.help = Some("give at least one endpoint a weight above 0, or the version weight = 0".into());
 }
 
 /// Nothing if something in it is bad, or may not be read.

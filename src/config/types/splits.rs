@@ -1,5 +1,6 @@
 //! Splits and their versions: shares, choice, endpoints, and what happens when one fails.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use http::{HeaderName, Method};
 
 use super::Match;
 use crate::config::secure::UpstreamTls;
-use crate::model::{SplitName, VersionName, Weight, Weights};
+use crate::model::{Address, SplitName, VersionName, Weight, Weights};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Split {
@@ -143,12 +144,78 @@ pub struct Version {
     pub name: VersionName,
     pub weight: Weight,
     /// In file order, unique; may be empty only for weight 0.
-    pub endpoints: Vec<SocketAddr>,
+    pub endpoints: Vec<EndpointSpec>,
     pub protocol: Protocol,
     /// Given if the endpoints are `https://`; then all of them are.
     pub tls: Option<Arc<UpstreamTls>>,
     /// What endpoints get as `Host`.
     pub host: HostHeader,
+}
+
+impl Version {
+    /// The addresses the file gives, in file order.
+    pub fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.weighted_addresses().map(|(address, _)| address)
+    }
+
+    /// The same with their weights.
+    pub fn weighted_addresses(&self) -> impl Iterator<Item = (&Address, u32)> {
+        self.endpoints.iter().filter_map(|spec| match &spec.target {
+            Target::Address(address) => Some((address, spec.weight)),
+            Target::Name(_) => None,
+        })
+    }
+}
+
+/// One entry of `endpoints`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSpec {
+    pub target: Target,
+    /// Relative share among the version's endpoints, 0 to 1,000,000; each address of a name has it.
+    pub weight: u32,
+}
+
+impl From<Target> for EndpointSpec {
+    fn from(target: Target) -> Self {
+        Self { target, weight: 1 }
+    }
+}
+
+impl From<SocketAddr> for EndpointSpec {
+    fn from(address: SocketAddr) -> Self {
+        Target::Address(address.into()).into()
+    }
+}
+
+/// What an entry of `endpoints` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Address(Address),
+    /// All addresses of a name, asked again from time to time.
+    Name(NameTarget),
+}
+
+/// A name whose addresses are asked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NameTarget {
+    /// In lower case.
+    pub name: Arc<str>,
+    pub port: u16,
+}
+
+impl fmt::Display for NameTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.name, self.port)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
 }
 
 /// What is spoken with endpoints.

@@ -1,10 +1,10 @@
-//! From an address to a stream that speaks a known protocol: TCP, then TLS with ALPN if it is configured.
+//! From an address to a stream that speaks a known protocol: TCP, then TLS with ALPN if it is configured; or a Unix
+//! socket, in cleartext.
 //!
 //! Invariant: what was to be TLS is never spoken in cleartext, and HTTP/2 over TLS only if the endpoint chose it
 //! (RFC 9113 section 3.3).
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::Settings;
 use super::error::DialError;
 use crate::config::Protocol;
+use crate::model::Address;
 
 const HTTP2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
@@ -30,6 +31,7 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) enum Stream {
     Tcp(TcpStream),
+    Unix(UnixStream),
     /// Boxed: it is twenty times as large.
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -67,12 +69,23 @@ pub(super) fn http1_alone(mut settings: Settings) -> Settings {
 ///
 /// # Errors
 /// `DialError::Connect` and `DialError::Tls`.
-pub(super) async fn connect(address: SocketAddr, settings: Settings) -> Result<(Stream, Speaks), DialError> {
+pub(super) async fn connect(address: &Address, settings: Settings) -> Result<(Stream, Speaks), DialError> {
+    let in_cleartext = if settings.protocol == Protocol::Http2 { Speaks::Http2 } else { Speaks::Http1 };
+    let address = match address {
+        Address::Tcp(address) => address,
+        // The configuration has refused TLS there.
+        Address::Unix(_) if settings.tls.is_some() => {
+            return Err(DialError::tls(io::Error::other("no TLS over a Unix socket")));
+        }
+        Address::Unix(path) => {
+            let unix = UnixStream::connect(path.as_ref()).await.map_err(DialError::connect)?;
+            return Ok((Stream::Unix(unix), in_cleartext));
+        }
+    };
     let tcp = TcpStream::connect(address).await.map_err(DialError::connect)?;
     tcp.set_nodelay(true).map_err(DialError::connect)?;
     let Some((config, name)) = settings.tls else {
-        let speaks = if settings.protocol == Protocol::Http2 { Speaks::Http2 } else { Speaks::Http1 };
-        return ready(Stream::Tcp(tcp), speaks);
+        return ready(Stream::Tcp(tcp), in_cleartext);
     };
     let stream = TlsConnector::from(config).connect(name, tcp).await.map_err(DialError::tls)?;
     let speaks = match stream.get_ref().1.alpn_protocol() {
@@ -89,8 +102,8 @@ pub(super) async fn connect(address: SocketAddr, settings: Settings) -> Result<(
 /// does not take them all, the connection fails when what was written is not acknowledged (RFC 5482). Not so over
 /// HTTP/1.1, where an endpoint may stop reading an upload for as long as it likes.
 fn ready(stream: Stream, speaks: Speaks) -> Result<(Stream, Speaks), DialError> {
-    if speaks == Speaks::Http2 {
-        let tcp = socket2::SockRef::from(stream.tcp());
+    if let (Speaks::Http2, Some(tcp)) = (speaks, stream.tcp()) {
+        let tcp = socket2::SockRef::from(tcp);
         tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED)).map_err(DialError::connect)?;
     }
     Ok((stream, speaks))
@@ -102,10 +115,11 @@ impl Stream {
         matches!(self, Self::Tls(stream) if stream.get_ref().1.alpn_protocol().is_some())
     }
 
-    fn tcp(&self) -> &TcpStream {
+    fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Self::Tcp(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
+            Self::Tcp(stream) => Some(stream),
+            Self::Tls(stream) => Some(stream.get_ref().0),
+            Self::Unix(_) => None,
         }
     }
 }
@@ -114,6 +128,7 @@ impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -123,6 +138,7 @@ impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
@@ -130,6 +146,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -137,6 +154,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
@@ -148,6 +166,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
@@ -155,6 +174,7 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
@@ -169,8 +189,8 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         for (protocol, limit) in [(Protocol::Http2, Some(UNACKNOWLEDGED)), (Protocol::Auto, None)] {
             let settings = Settings { idle_cap: 0, idle_for: None, protocol, tls: None };
-            let (stream, _) = connect(listener.local_addr().unwrap(), settings).await.unwrap();
-            let found = socket2::SockRef::from(stream.tcp()).tcp_user_timeout().unwrap();
+            let (stream, _) = connect(&listener.local_addr().unwrap().into(), settings).await.unwrap();
+            let found = socket2::SockRef::from(stream.tcp().unwrap()).tcp_user_timeout().unwrap();
             assert_eq!(found.filter(|limit| !limit.is_zero()), limit);
         }
     }

@@ -23,7 +23,7 @@ use super::http1::{LINGER, LINGER_BYTES};
 use super::http2_answer::Answer;
 use super::http2_stream::{SentStream, upload};
 use super::{HEAD_LIMIT, SendBody, Upstream, http2_request};
-use crate::model::Instant;
+use crate::model::{Address, Instant};
 
 /// Streams of our own on one connection, even if the peer allows more: one packet lost delays all of them.
 pub(super) const STREAMS: usize = 100;
@@ -151,7 +151,7 @@ impl<B: SendBody> Slot<B> {
     pub(super) fn send<'a>(
         &'a mut self,
         request: Request<B>,
-        address: std::net::SocketAddr,
+        address: &Address,
         interim: &'a mut dyn FnMut(Response<()>),
     ) -> Result<Answer<'a, B>, SendError<B>> {
         let connection = self.connection.clone();

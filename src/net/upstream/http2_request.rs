@@ -2,11 +2,11 @@
 //!
 //! Pure. Invariant: the original stays as it was, since it may have to be sent elsewhere, in another protocol.
 
-use std::net::SocketAddr;
-
 use http::header::{self, HeaderName};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version};
+
+use crate::model::Address;
 
 /// Fields that concern an HTTP/1.1 connection, and `Host`, which becomes `:authority`.
 const GONE: [HeaderName; 6] = [
@@ -19,8 +19,8 @@ const GONE: [HeaderName; 6] = [
 ];
 
 /// What goes on the wire; `None` if `Host` cannot be an authority, or for a CONNECT that names no protocol. A request
-/// that names no host (HTTP/1.0) is for the endpoint's own address.
-pub(super) fn head<B>(request: &Request<B>, scheme: Scheme, address: SocketAddr) -> Option<Request<()>> {
+/// that names no host (HTTP/1.0) is for the endpoint's own address (a Unix socket: `localhost`).
+pub(super) fn head<B>(request: &Request<B>, scheme: Scheme, address: &Address) -> Option<Request<()>> {
     let protocol = request.extensions().get::<h2::ext::Protocol>();
     if request.method() == Method::CONNECT && protocol.is_none() {
         return None;
@@ -41,11 +41,11 @@ pub(super) fn head<B>(request: &Request<B>, scheme: Scheme, address: SocketAddr)
     Some(head)
 }
 
-fn target<B>(request: &Request<B>, scheme: Scheme, address: SocketAddr) -> Option<Uri> {
+fn target<B>(request: &Request<B>, scheme: Scheme, address: &Address) -> Option<Uri> {
     let host = request.headers().get(header::HOST).filter(|host| !host.is_empty());
     let authority = match host {
         Some(host) => Authority::try_from(host.as_bytes()).ok()?,
-        None => Authority::try_from(address.to_string()).ok()?,
+        None => Authority::try_from(address.authority().as_ref()).ok()?,
     };
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(scheme);
@@ -62,7 +62,7 @@ mod tests {
     const ADDRESS: &str = "127.0.0.1:9000";
 
     fn head_of(request: http::request::Builder) -> Option<Request<()>> {
-        head(&request.body(()).unwrap(), Scheme::HTTPS, ADDRESS.parse().unwrap())
+        head(&request.body(()).unwrap(), Scheme::HTTPS, &ADDRESS.parse().unwrap())
     }
 
     #[test]

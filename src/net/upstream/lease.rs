@@ -74,7 +74,7 @@ impl<B: SendBody> Lease<B> {
                 frame(&mut request);
                 Sending::Http1 { answer: connection.send(request, interim) }
             }
-            Some(Carrier::Http2(slot)) => match slot.send(request, self.upstream.address, interim) {
+            Some(Carrier::Http2(slot)) => match slot.send(request, &self.upstream.address, interim) {
                 Ok(answer) => Sending::Http2 { answer },
                 Err(error) => {
                     if error.kind == SendFault::NoExtendedConnect && self.upstream.for_tunnels {

@@ -22,7 +22,6 @@ mod tunnel;
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +42,7 @@ use self::http1::Http1;
 use self::http2::Shared;
 use self::setup::Setup;
 use crate::config::Protocol;
-use crate::model::Instant;
+use crate::model::{Address, Instant};
 
 /// Bytes of an answer's head, of each interim one and of its trailers (HTTP/2: as RFC 9113 section 6.5.2 counts).
 const HEAD_LIMIT: usize = 64 * 1024;
@@ -89,7 +88,7 @@ struct Idle<B> {
 /// See the file's head.
 #[derive(Debug)]
 pub struct Upstream<B> {
-    address: SocketAddr,
+    address: Address,
     /// HTTP/1.1 is preferred where TLS lets the endpoint choose.
     for_tunnels: bool,
     /// As given, and as used for dialling: with ALPN.
@@ -115,9 +114,9 @@ enum Alive {
 
 impl<B: SendBody> Upstream<B> {
     /// No connection yet.
-    pub fn new(address: SocketAddr, settings: Settings) -> Self {
+    pub fn new(address: impl Into<Address>, settings: Settings) -> Self {
         Self {
-            address,
+            address: address.into(),
             for_tunnels: false,
             idle_cap: Cell::new(settings.idle_cap),
             settings: RefCell::new((settings.clone(), with_alpn(settings))),
@@ -131,7 +130,7 @@ impl<B: SendBody> Upstream<B> {
 
     /// The same for WebSockets. Few servers open tunnels in HTTP/2, so that where TLS lets the endpoint choose it is asked
     /// for HTTP/1.1 alone, and for HTTP/2 only if it will not have that.
-    pub fn for_tunnels(address: SocketAddr, settings: Settings) -> Self {
+    pub fn for_tunnels(address: impl Into<Address>, settings: Settings) -> Self {
         Self { for_tunnels: true, ..Self::new(address, settings) }
     }
 

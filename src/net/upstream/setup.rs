@@ -137,13 +137,13 @@ async fn connect<B: SendBody>(upstream: &Rc<Upstream<B>>) -> Result<Lease<B>, Di
 async fn open<B>(upstream: &Upstream<B>, settings: Settings) -> Result<(Stream, Speaks), DialError> {
     let has_choice = settings.protocol == Protocol::Auto && settings.tls.is_some();
     if has_choice && upstream.for_tunnels && !upstream.setup.wants_a_choice.get() {
-        match dial::connect(upstream.address, dial::http1_alone(settings.clone())).await {
+        match dial::connect(&upstream.address, dial::http1_alone(settings.clone())).await {
             Ok((stream, speaks)) if stream.is_negotiated() => return Ok((stream, speaks)),
             Err(error) if !error.is_alert() => return Err(error),
             Ok(_) | Err(_) => upstream.setup.wants_a_choice.set(true),
         }
     }
-    dial::connect(upstream.address, settings).await
+    dial::connect(&upstream.address, settings).await
 }
 
 #[derive(Debug, thiserror::Error)]

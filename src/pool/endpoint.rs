@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
 use super::in_flight::{Counts, InFlight, Refused};
+use super::observed::{Health, Observed};
 use crate::model::{Address, Instant, Kind};
 
 /// See the file's head.
@@ -16,6 +17,7 @@ use crate::model::{Address, Instant, Kind};
 pub struct Endpoint {
     address: Address,
     in_flight: InFlight,
+    observed: Observed,
     /// Woken when a draining endpoint becomes empty, is cut, or drains no more.
     pub(super) changed: Notify,
     deadline: Mutex<Option<Instant>>,
@@ -28,6 +30,7 @@ impl Endpoint {
         Self {
             address: address.into(),
             in_flight: InFlight::new(),
+            observed: Observed::default(),
             changed: Notify::new(),
             deadline: Mutex::new(None),
             cut: AtomicBool::new(false),
@@ -46,6 +49,22 @@ impl Endpoint {
     /// Takes no new request.
     pub fn is_draining(&self) -> bool {
         self.in_flight.is_draining()
+    }
+
+    /// What the active checks say.
+    pub fn health(&self) -> Health {
+        self.observed.health()
+    }
+
+    /// Said by its checker, and by nobody else. Returns what it was.
+    pub fn set_health(&self, health: Health) -> Health {
+        self.observed.set_health(health)
+    }
+
+    /// May take a new request: neither the operator nor what is observed speaks against it. Whether it has room is
+    /// decided by the claim.
+    pub fn is_available(&self) -> bool {
+        !self.is_draining() && self.health().is_able()
     }
 
     /// The drain's time is over: whoever carries one of its requests ends it now.

@@ -12,6 +12,7 @@ mod drain;
 mod endpoint;
 mod hold;
 mod in_flight;
+mod observed;
 mod registry;
 mod version;
 
@@ -20,5 +21,6 @@ pub use drain::{Drained, wait_drained};
 pub use endpoint::{Claim, Endpoint};
 pub use hold::{Waiting, WaitingGuard};
 pub use in_flight::{Counts, Refused};
+pub use observed::Health;
 pub use registry::{EndpointKey, Registry};
 pub use version::{Member, Pool, Unavailable};

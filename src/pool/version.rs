@@ -65,14 +65,14 @@ impl Pool {
     /// the first 64 endpoints can be told apart, the rest may be tried again).
     ///
     /// # Errors
-    /// `Unavailable` when every endpoint is tried, draining or full.
+    /// `Unavailable` when every endpoint is tried, not available or full.
     pub fn claim(&self, tried: u64, rng: &mut fastrand::Rng) -> Result<(usize, Claim), Unavailable> {
-        let is_tried = |i: usize| i < 64 && tried & (1 << i) != 0;
-        let busy = |i: usize| if is_tried(i) { u32::MAX } else { self.endpoints[i].counts().total() };
+        let is_out = |i: usize| i < 64 && tried & (1 << i) != 0 || !self.endpoints[i].is_available();
+        let busy = |i: usize| if is_out(i) { u32::MAX } else { self.endpoints[i].counts().total() };
         let Some(first) = balance::p2c(self.endpoints.len(), busy, rng) else { return Err(Unavailable::None) };
         let mut why = Unavailable::None;
         let rest = (0..self.endpoints.len()).filter(|&i| i != first);
-        for i in std::iter::once(first).chain(rest).filter(|&i| !is_tried(i)) {
+        for i in std::iter::once(first).chain(rest).filter(|&i| !is_out(i)) {
             match self.endpoints[i].claim(self.max_in_flight) {
                 Ok(claim) => return Ok((i, claim)),
                 Err(Refused::Full) => why = Unavailable::Full,
@@ -89,10 +89,25 @@ mod tests {
 
     use super::*;
     use crate::model::{Address, Instant};
+    use crate::pool::Health;
 
     fn pool(n: u16) -> Pool {
         let endpoint = |i| Arc::new(Endpoint::new(Address::Tcp(([127, 0, 0, 1], 9000 + i).into())));
         Pool::new((0..n).map(endpoint), 2)
+    }
+
+    #[test]
+    fn an_endpoint_that_its_checks_do_not_call_able_gets_nothing() {
+        let (pool, mut rng) = (pool(2), fastrand::Rng::with_seed(1));
+        for (health, is_used) in
+            [(Health::Checking, false), (Health::Down, false), (Health::Up, true), (Health::Unchecked, true)]
+        {
+            pool.endpoints()[0].set_health(health);
+            let used = (0..50).any(|_| pool.claim(0, &mut rng).unwrap().0 == 0);
+            assert_eq!(used, is_used, "{health:?}");
+        }
+        pool.endpoints().iter().for_each(|e| drop(e.set_health(Health::Down)));
+        assert_eq!(pool.claim(0, &mut rng).unwrap_err(), Unavailable::None);
     }
 
     #[test]

@@ -102,10 +102,10 @@ fn bytes_of(limits: &Limits) -> ConnectionBytes {
     ConnectionBytes::of(limits)
 }
 
-/// The smallest number of descriptors with so many places: an eighth of them is set aside, 1024 at most, 24 at least.
+/// The smallest number of descriptors with so many places: a quarter of them is set aside, 1024 at most, 96 at least.
 fn enough_for(connections: usize) -> usize {
-    let by_share = connections.saturating_add(connections.div_ceil(7)).saturating_add(1);
-    by_share.min(connections.saturating_add(1024)).max(connections.saturating_add(24))
+    let by_share = connections.saturating_add(connections.div_ceil(3)).saturating_add(1);
+    by_share.min(connections.saturating_add(1024)).max(connections.saturating_add(96))
 }
 
 #[cfg(test)]
@@ -139,8 +139,8 @@ mod tests {
     #[test]
     fn memory_is_what_the_clients_that_fit_can_take() {
         let bounds = Bounds::of(&config(20_000), 1024);
-        assert_eq!((bounds.places, bounds.connections, bounds.listed().as_str()), (896, 20_000, "web 20000"));
-        assert_eq!((bounds.http1, bounds.http2), (896 * bounds.of_one.http1, 896 * bounds.of_one.http2));
+        assert_eq!((bounds.places, bounds.connections, bounds.listed().as_str()), (768, 20_000, "web 20000"));
+        assert_eq!((bounds.http1, bounds.http2), (768 * bounds.of_one.http1, 768 * bounds.of_one.http2));
         assert!(bounds.of_one.http1 >= 64 << 10 && bounds.of_one.http2 > bounds.of_one.http1);
         assert_eq!(Bounds::of(&config(10), 1024).http1, 10 * bounds.of_one.http1);
     }

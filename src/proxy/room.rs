@@ -169,7 +169,8 @@ impl Worker {
     /// for too.
     pub(super) fn make_room_for_dial(&self) {
         self.pressure.descriptors_short("endpoint", "descriptors", self.clock.now());
-        if self.shed_clients(None, Shed::Descriptors, SHED_FOR_DIAL) + self.shed_upstreams(SHED_FOR_DIAL) == 0 {
+        // Those of other endpoints first: nobody waits at the door for theirs.
+        if self.shed_upstreams(SHED_FOR_DIAL) + self.shed_clients(None, Shed::Descriptors, SHED_FOR_DIAL) == 0 {
             self.pressure.clients.crowded.notify_waiters();
         }
     }
@@ -178,6 +179,7 @@ impl Worker {
     pub(super) async fn gives_way(self: Rc<Self>) {
         loop {
             self.pressure.clients.crowded.notified().await;
+            self.shed_upstreams(SHED_FOR_DIAL);
             self.make_room(None, Shed::Descriptors, MOST_AT_ONCE);
         }
     }

@@ -73,6 +73,12 @@ impl Door {
                 }
             };
             match accepted {
+                // Without the spare one the next client would be left hanging.
+                Ok(accepted) if worker.means.is_spare_due() => {
+                    drop(accepted);
+                    worker.means.take_spare();
+                    self.reject(worker, acceptor, 1);
+                }
                 Ok(accepted) => {
                     pauses.reset();
                     *held = Some(accepted);
@@ -163,6 +169,7 @@ impl Door {
                     worker.pressure.clients.crowded.notify_waiters();
                     if worker.means.give_up_spare() {
                         self.reject(worker, acceptor, 0);
+                        worker.means.take_spare();
                     }
                 }
             }

@@ -57,8 +57,8 @@ async fn what_a_connection_holds_comes_back_when_its_task_panics() {
             let (registered, theirs) = (client(&worker), worker.clone());
             let connection = tokio::task::spawn_local(async move {
                 let _holds = (place, claim, registered);
-                let _borrowed = theirs.clients.borrow_mut();
                 tokio::task::yield_now().await;
+                let _borrowed = theirs.clients.borrow();
                 panic!("of a connection");
             });
             let other = Rc::new(Cell::new(false));

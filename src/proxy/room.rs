@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use super::client::{Client, Phase, Protocol};
 use super::shortage::{self, Episode, FRESH, MOST_AT_ONCE};
 use super::worker::Worker;
-use crate::model::{Instant, ListenerName, Shed};
+use crate::model::{AcceptFault, Instant, ListenerName, Shed};
 
 /// Idle clients of a worker that may be closed for new ones in each tick.
 const SHED_PER_TICK: usize = 64;
@@ -114,7 +114,9 @@ pub(super) struct Means {
     /// Clients that the process takes.
     places: Cell<usize>,
     /// A descriptor that is given up to accept, and so to close, when there is none.
-    spare: RefCell<Option<File>>,
+    spare: RefCell<Option<OwnedFd>>,
+    /// It was given up, and is to be had again before anybody else gets one.
+    is_spare_due: Cell<bool>,
 }
 
 impl Means {
@@ -123,18 +125,35 @@ impl Means {
         self.shed.set(0);
         let most = getrlimit(Resource::Nofile).current.and_then(|most| usize::try_from(most).ok());
         self.places.set(shortage::client_places(most.unwrap_or(usize::MAX)));
-        let mut spare = self.spare.borrow_mut();
-        if spare.is_none() {
-            *spare = File::open("/dev/null").ok();
+        if self.spare.borrow().is_none() {
+            self.take_spare();
         }
+    }
+
+    /// Takes a spare descriptor, if there is one: a second handle to standard error, which needs no path.
+    pub(super) fn take_spare(&self) {
+        let taken = std::io::stderr().as_fd().try_clone_to_owned();
+        // Not had for another reason, it never will be, and is no reason to turn clients away.
+        let is_short = taken.as_ref().is_err_and(|e| shortage::accept_fault(e) == Some(AcceptFault::Descriptors));
+        self.is_spare_due.set(self.is_spare_due.get() && is_short);
+        *self.spare.borrow_mut() = taken.ok();
+    }
+
+    /// Whether the spare one still cannot be had: then whoever has found a descriptor gives it back for it.
+    pub(super) fn is_spare_due(&self) -> bool {
+        if self.is_spare_due.get() {
+            self.take_spare();
+        }
+        self.is_spare_due.get()
     }
 
     pub(super) fn places(&self) -> usize {
         self.places.get()
     }
 
-    /// Gives the spare descriptor up; it comes back with the next tick that finds one.
+    /// Gives the spare descriptor up, if it is there. To be followed by `take_spare`.
     pub(super) fn give_up_spare(&self) -> bool {
+        self.is_spare_due.set(true);
         self.spare.borrow_mut().take().is_some()
     }
 }

@@ -42,7 +42,7 @@ pub enum Ended {
     Cut(usize),
     /// On a second signal, or QUIT: at once.
     Forced,
-    /// The control thread died.
+    /// The control thread died, or a part of the data plane.
     Failed,
 }
 
@@ -106,7 +106,7 @@ async fn serve(
     let (phases, phase) = watch::channel(Phase::Running);
     let addresses = addresses(&world, begun);
     let context = Arc::new(context(&world, phase));
-    let (admin, stop_admin) = serve_admin(&mut world, context);
+    let (mut admin, stop_admin) = serve_admin(&mut world, context);
     let World { config, loaded, load, store, listeners, plane, flusher, access, reloads, reloader, .. } = world;
     let mut background = JoinSet::new();
     background.spawn(reloader.run());
@@ -117,7 +117,12 @@ async fn serve(
     let _ = ready.send(Ok(addresses));
 
     let mut asked = Asked { signals, stopped: Some(stopped), reloads };
-    let first = asked.asked_to_end().await;
+    let first = tokio::select! {
+        first = asked.asked_to_end() => first,
+        part = plane.failed() => return failed(part),
+        () = control_failed(&mut background) => return failed("control"),
+        () = control_failed(&mut admin) => return failed("admin"),
+    };
     let _blocker = world.readiness.block("shutting-down");
     let ended = down(&config.shutdown, (&listeners, &plane), first, &mut asked, &phases).await;
     drop(stop_admin);
@@ -132,6 +137,22 @@ async fn serve(
         access.close(LAST);
     }
     ended
+}
+
+/// Waits until a task of the control plane has panicked. Those that end otherwise have done what they were for.
+async fn control_failed(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        if ended.is_err_and(|error| error.is_panic()) {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+/// Half a weir would hold its addresses and serve some of its clients, and nobody would start it anew.
+fn failed(part: &'static str) -> Ended {
+    tracing::error!(event = "failed", part, "a part that weir cannot do without has panicked: it ends");
+    Ended::Failed
 }
 
 /// The admin API and, if there is one, the listener of the probes. They serve until the sender is dropped.

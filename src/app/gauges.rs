@@ -7,7 +7,7 @@ use crate::config::{Certificate, Config};
 use crate::model::{Instant, Source, SplitName, rfc3339_ms};
 use crate::reload::ReloadStatus;
 use crate::state::{Snapshot, SplitState, VersionState};
-use crate::telemetry::{CertificateGauge, EndpointGauges, Gauges, Reloads, SplitGauges, VersionGauges};
+use crate::telemetry::{CertificateGauge, EndpointGauges, Gauges, Reloads, SplitGauges, VersionGauges, panics};
 use crate::tls::{Expiring, ExpiryWatch};
 
 /// Rollbacks since the start.
@@ -20,6 +20,7 @@ pub(super) fn gauges(snapshot: &Snapshot, reloads: &ReloadStatus, rollbacks: &Ro
         certificates: snapshot.config.certificates().into_iter().map(|c| certificate(c)).collect(),
         persisted: snapshot.persisted,
         access_lines_dropped: dropped,
+        panics: panics::count(),
         reloads: Reloads {
             applied: reloads.applied,
             rejected: reloads.rejected,

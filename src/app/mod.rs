@@ -5,6 +5,7 @@
 //! Invariants: all or nothing at start: an error leaves no thread and no socket behind; the process is ready only when
 //! every listener is bound and the state is loaded.
 
+mod bounds;
 mod context;
 mod control;
 mod gauges;
@@ -24,6 +25,7 @@ use crate::config;
 use crate::config::Bind;
 use crate::demo;
 use crate::model::ListenerName;
+use crate::telemetry::panics;
 
 pub use control::Ended;
 
@@ -109,6 +111,7 @@ pub fn start(options: Options) -> Result<Running, StartError> {
 
 /// `weir run`: starts, says so, and stays until told to end.
 pub fn run(options: Options) -> ExitCode {
+    panics::install();
     match start(options) {
         Ok(running) => {
             eprint_line(&running.addresses.ready_line);

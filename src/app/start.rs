@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use super::load::{loaded, loader};
-use super::{Options, StartError};
+use super::{Options, StartError, bounds};
 use crate::cli::Exit;
 use crate::config::{self, Config};
 use crate::lifecycle::{Blocker, Readiness};
@@ -46,6 +46,7 @@ pub(super) fn world(options: &Options) -> Result<World, StartError> {
     let log = &config.telemetry.log;
     events::init(log.level, events_format(log.format));
     loaded.warnings.iter().for_each(|text| tracing::warn!(event = "config-warning", "{text}"));
+    bounds::raise_descriptors();
     let store = open_store(&config, options)?;
     // Both control addresses before the data plane: a second weir by mistake must not take requests for a moment.
     let admin = control_listener(&loaded, "admin.bind", config.admin.bind)?;
@@ -60,6 +61,7 @@ pub(super) fn world(options: &Options) -> Result<World, StartError> {
             .map_err(internal)?,
     );
     let listeners = listeners(&plane, &config, &loaded)?;
+    bounds::tell(&config);
     let load = loader(options.config.clone());
     let effective: reload::Effective = Arc::new(config::effective);
     let running = (config.clone(), loaded.digest);

@@ -5,12 +5,14 @@
 mod address;
 mod cause;
 mod name;
+mod shortage;
 mod time;
 mod weight;
 
 pub use address::{Address, BadAddress};
 pub use cause::{Cause, Refusal};
 pub use name::{BadName, ListenerName, RouteName, SplitName, VersionName};
+pub use shortage::{AcceptFault, Shed};
 pub use time::rfc3339_ms;
 pub use tokio::time::Instant;
 pub use weight::{BadWeight, Revision, Weight, Weights};

@@ -27,8 +27,10 @@ pub(crate) enum ProxyError {
     ClientGone,
     /// The version has no endpoint that takes requests.
     NoEndpoint,
-    /// Every endpoint has `max_in_flight` requests, or we have no descriptor left.
+    /// Every endpoint has `max_in_flight` requests.
     Overloaded,
+    /// We have no descriptor, port or memory left for a connection to the endpoint.
+    Exhausted,
     Connect,
     /// The endpoint's certificate or handshake failed. Never falls back to cleartext.
     Tls,
@@ -59,7 +61,7 @@ impl ProxyError {
             Self::ClientTimeout => (StatusCode::REQUEST_TIMEOUT, "client-timeout"),
             Self::ClientGone => (CLIENT_GONE, "client-gone"),
             Self::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "no-endpoint"),
-            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            Self::Overloaded | Self::Exhausted => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Connect => (StatusCode::BAD_GATEWAY, "connect-failed"),
             Self::Tls => (StatusCode::BAD_GATEWAY, "upstream-tls"),
             Self::Reset | Self::Cut => (StatusCode::BAD_GATEWAY, "upstream-reset"),
@@ -88,13 +90,18 @@ impl ProxyError {
             | Self::BodyTooLarge
             | Self::ClientTimeout
             | Self::ClientGone => None,
-            Self::NoEndpoint | Self::Overloaded => Some(Cause::NoEndpoint),
+            Self::NoEndpoint | Self::Overloaded | Self::Exhausted => Some(Cause::NoEndpoint),
             Self::Connect => Some(Cause::Connect),
             Self::Tls => Some(Cause::Tls),
             Self::Reset | Self::Cut => Some(Cause::Reset),
             Self::Timeout(_) => Some(Cause::Timeout),
             Self::Protocol => Some(Cause::Protocol),
         }
+    }
+
+    /// What was lacking was lacking here: it says nothing of the endpoint, and must not eject it (faults.md 3.5).
+    pub(crate) fn is_local(self) -> bool {
+        matches!(self, Self::Exhausted)
     }
 
     /// Counted for the listener; `None` when the client is not to blame.
@@ -119,6 +126,7 @@ impl ProxyError {
             Self::ClientGone => "the body ended early",
             Self::NoEndpoint => "no endpoint takes requests",
             Self::Overloaded => "all endpoints are at their limit",
+            Self::Exhausted => "no descriptor is left for a connection to the endpoint",
             Self::Connect => "no connection to the endpoint",
             Self::Tls => "no secure connection to the endpoint",
             Self::Reset => "the endpoint ended the connection before its answer",
@@ -165,7 +173,7 @@ impl ProxyError {
     fn retry_after(self) -> Option<u64> {
         match self {
             Self::RateLimited(seconds) => Some(seconds),
-            Self::NoEndpoint | Self::Overloaded => Some(1),
+            Self::NoEndpoint | Self::Overloaded | Self::Exhausted => Some(1),
             _ => None,
         }
     }

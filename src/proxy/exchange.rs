@@ -130,6 +130,10 @@ impl Exchange {
         self.started
     }
 
+    pub(super) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
     pub(super) fn client(&self) -> &Rc<Client> {
         &self.client
     }

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes of one connection that may wait.
-const LIMIT: usize = 128 << 10;
+pub(super) const LIMIT: usize = 128 << 10;
 /// A buffer that has grown beyond this is given back to the allocator.
 const KEEP: usize = 16 << 10;
 /// Empty buffers kept for the next connection that writes.

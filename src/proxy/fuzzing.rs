@@ -36,8 +36,9 @@ impl LoneWorker {
     /// Outside a `LocalRuntime` or `LocalSet`.
     pub fn new(parts: Parts) -> Option<Self> {
         let listener = parts.snapshot.load().config.listeners.first()?.clone();
-        let shared = Shared { snapshot: parts.snapshot, swapped: parts.swapped, cells: parts.cells };
-        let worker = Worker::new(0, 1, shared, parts.access.into_iter().next()?);
+        let Parts { snapshot, swapped, cells, access } = parts;
+        let shared = Shared { snapshot, swapped, cells, pressure: Default::default() };
+        let worker = Worker::new(0, 1, shared, access.into_iter().next()?);
         tokio::task::spawn_local(worker.clone().ticks());
         tokio::task::spawn_local(tokio::task::unconstrained(worker.flusher.clone().run()));
         Some(Self { worker, listener: listener.name, address: Rc::new(listener.bind.first()?.clone()) })

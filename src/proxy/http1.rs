@@ -25,6 +25,11 @@ use crate::net::body::Received;
 /// hyper's smallest buffer.
 const MIN_BUFFER: usize = 8192;
 
+/// What hyper may keep of what was read, and of what is to be written.
+pub(super) fn buffer(header_bytes: usize) -> usize {
+    header_bytes.max(MIN_BUFFER)
+}
+
 /// Serves requests until the connection ends, and the tunnel it may end in.
 pub(super) async fn serve(worker: &Rc<Worker>, client: &Rc<Client>, transport: Transport) {
     let io = TokioIo::new(ClientIo::new(transport, client.clone()));
@@ -38,7 +43,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, client: &Rc<Client>, transport: T
         .auto_date_header(false)
         .header_read_timeout(None)
         .max_header_size(header_bytes)
-        .max_buf_size(header_bytes.max(MIN_BUFFER))
+        .max_buf_size(buffer(header_bytes))
         .serve_connection(io, service_fn(answer));
     let ended = std::future::poll_fn(|cx| {
         match client.watch(cx) {

@@ -7,6 +7,7 @@
 mod arrival;
 mod attempt;
 mod body;
+mod bytes;
 mod choose;
 mod client;
 mod client_io;
@@ -31,8 +32,10 @@ mod outgoing;
 mod plane;
 mod request_id;
 mod retry;
+mod room;
 mod send;
 mod service;
+mod shortage;
 mod stall;
 mod trailers;
 mod tunnel;
@@ -41,4 +44,6 @@ mod view;
 mod websocket;
 mod worker;
 
+pub use bytes::ConnectionBytes;
 pub use plane::{DataPlane, Parts};
+pub use shortage::client_places;

@@ -15,9 +15,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::connection::GRACE;
-use super::listener::{Door, Limit, accept};
+use super::listener::{Door, accept};
+use super::room::Pressure;
 use super::worker::{Shared, TICK, Worker};
 use crate::config::Bind;
+use crate::lifecycle::Vital;
 use crate::model::{Instant, ListenerName};
 use crate::net::listen::{Acceptor, Done, ListenerCommand};
 use crate::state::Snapshot;
@@ -36,10 +38,9 @@ enum Command {
         deadline: Instant,
         done: oneshot::Sender<usize>,
     },
+    #[cfg(test)]
+    Panic,
 }
-
-/// By listener: its addresses share one limit.
-type Limits = Arc<Mutex<HashMap<ListenerName, Arc<Limit>>>>;
 
 /// What every worker is given.
 #[derive(Debug)]
@@ -57,6 +58,7 @@ pub struct Parts {
 pub struct DataPlane {
     workers: Vec<mpsc::UnboundedSender<Command>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    vital: Vital,
 }
 
 impl DataPlane {
@@ -67,12 +69,16 @@ impl DataPlane {
     pub fn start(parts: Parts) -> io::Result<Self> {
         let of = parts.access.len();
         let (mut workers, mut threads) = (Vec::new(), Vec::new());
-        let limits = Limits::default();
+        let (pressure, vital) = (Arc::<Pressure>::default(), Vital::default());
         for (index, access) in parts.access.into_iter().enumerate() {
             let (commands, inbox) = mpsc::unbounded_channel();
-            let shared =
-                Shared { snapshot: parts.snapshot.clone(), swapped: parts.swapped.clone(), cells: parts.cells.clone() };
-            let limits = limits.clone();
+            let shared = Shared {
+                snapshot: parts.snapshot.clone(),
+                swapped: parts.swapped.clone(),
+                cells: parts.cells.clone(),
+                pressure: pressure.clone(),
+            };
+            let vital = vital.clone();
             let runtime = || {
                 tokio::runtime::Builder::new_current_thread()
                     .enable_all()
@@ -83,7 +89,8 @@ impl DataPlane {
             let run = move || match runtime() {
                 Ok(runtime) => {
                     let _ = ready.send(Ok(()));
-                    runtime.block_on(run(Worker::new(index, of, shared, access), limits, inbox));
+                    let _guard = vital.guard("worker");
+                    runtime.block_on(run(Worker::new(index, of, shared, access), vital, inbox));
                 }
                 Err(error) => drop(ready.send(Err(error))),
             };
@@ -91,7 +98,12 @@ impl DataPlane {
             is_ready.recv().map_err(io::Error::other)??;
             workers.push(commands);
         }
-        Ok(Self { workers, threads: Mutex::new(threads) })
+        Ok(Self { workers, threads: Mutex::new(threads), vital })
+    }
+
+    /// Waits until a worker, or a part that it cannot do without, has panicked. Cancel safe.
+    pub async fn failed(&self) -> &'static str {
+        self.vital.failed().await
     }
 
     /// Brings a command to the worker of that index. A worker that is gone needs none.
@@ -131,32 +143,36 @@ struct Accepting {
     stop: oneshot::Sender<Done>,
 }
 
-async fn run(worker: Rc<Worker>, limits: Limits, mut inbox: mpsc::UnboundedReceiver<Command>) {
-    tokio::task::spawn_local(worker.clone().ticks());
-    tokio::task::spawn_local(tokio::task::unconstrained(worker.flusher.clone().run()));
+async fn run(worker: Rc<Worker>, vital: Vital, mut inbox: mpsc::UnboundedReceiver<Command>) {
+    tokio::task::spawn_local(vital.clone().run("tick", worker.clone().ticks()));
+    tokio::task::spawn_local(vital.clone().run("room", worker.clone().gives_way()));
+    let flusher = tokio::task::unconstrained(worker.flusher.clone().run());
+    tokio::task::spawn_local(vital.clone().run("flusher", flusher));
     let mut accepting: HashMap<Rc<Bind>, Accepting> = HashMap::new();
     while let Some(command) = inbox.recv().await {
         match command {
-            Command::Listener(command) => obey(&worker, &limits, &mut accepting, command),
+            Command::Listener(command) => obey(&worker, &vital, &mut accepting, command),
             Command::Drain { deadline, done } => {
                 let _ = done.send(drain(&worker, deadline).await);
                 return;
             }
+            #[cfg(test)]
+            Command::Panic => panic!("of a worker"),
         }
     }
 }
 
-fn obey(worker: &Rc<Worker>, limits: &Limits, accepting: &mut HashMap<Rc<Bind>, Accepting>, command: ListenerCommand) {
+fn obey(worker: &Rc<Worker>, vital: &Vital, accepting: &mut HashMap<Rc<Bind>, Accepting>, command: ListenerCommand) {
     match command {
         ListenerCommand::Add { name, address, socket } => match Acceptor::new(socket) {
             Ok(acceptor) => {
                 let address = Rc::new(address);
-                let limit =
-                    limits.lock().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default().clone();
+                let limit = worker.pressure.listener(&name);
                 let name = Rc::new(RefCell::new(name));
                 let (stop, stopped) = oneshot::channel();
                 let door = Door { name: name.clone(), address: address.clone(), limit };
-                tokio::task::spawn_local(accept(worker.clone(), acceptor, door, stopped));
+                let accepts = accept(worker.clone(), acceptor, door, stopped);
+                tokio::task::spawn_local(vital.clone().run("accept", accepts));
                 accepting.insert(address, Accepting { name, stop });
             }
             Err(error) => tracing::error!(event = "listen-failed", listener = %name, reason = %error),
@@ -194,3 +210,7 @@ async fn drain(worker: &Rc<Worker>, deadline: Instant) -> usize {
     worker.access.flush();
     0
 }
+
+#[cfg(test)]
+#[path = "plane_tests.rs"]
+mod tests;

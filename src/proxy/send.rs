@@ -27,6 +27,10 @@ use crate::net::upstream::{DialError, Lease, SendFault, Upstream};
 const DISCARD_BYTES: usize = 64 << 10;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
 
+/// Without a descriptor for a connection, idle ones are closed and it is tried again: so often, and after so long.
+const ROOM_TRIES: u32 = 3;
+const ROOM_MADE: Duration = Duration::from_millis(5);
+
 /// The head of an endpoint's answer, and what its body still needs.
 pub(super) struct Answer {
     pub(super) head: Response<Received>,
@@ -82,20 +86,30 @@ async fn dial(
     exchange: &Exchange,
     timeouts: &UpstreamTimeouts,
 ) -> Result<Lease<RequestBody>, ProxyError> {
-    let Some(over) = Deadlines::total(exchange, timeouts) else {
-        return upstream.dial(timeouts.connect).await.map_err(|error| dial_error(&error));
-    };
-    let left = over.saturating_duration_since(Instant::now());
-    let limit = timeouts.connect.map_or(left, |connect| connect.min(left));
-    upstream.dial(Some(limit)).await.map_err(|error| match error {
-        DialError::Timeout if over <= Instant::now() => ProxyError::Timeout(TOTAL),
-        error => dial_error(&error),
-    })
+    let over = Deadlines::total(exchange, timeouts);
+    let mut tries = ROOM_TRIES;
+    loop {
+        let left = over.map(|over| over.saturating_duration_since(Instant::now()));
+        let limit =
+            left.map_or(timeouts.connect, |left| Some(timeouts.connect.map_or(left, |connect| connect.min(left))));
+        match upstream.dial(limit).await {
+            Ok(lease) => return Ok(lease),
+            Err(error) if error.is_out_of_descriptors() && tries > 0 => {
+                tries -= 1;
+                exchange.worker().make_room_for_dial();
+                tokio::time::sleep(ROOM_MADE).await;
+            }
+            Err(DialError::Timeout) if over.is_some_and(|over| over <= Instant::now()) => {
+                return Err(ProxyError::Timeout(TOTAL));
+            }
+            Err(error) => return Err(dial_error(&error)),
+        }
+    }
 }
 
 fn dial_error(error: &DialError) -> ProxyError {
     match error {
-        error if error.is_local() => ProxyError::Overloaded,
+        error if error.is_local() => ProxyError::Exhausted,
         DialError::Tls(_) => ProxyError::Tls,
         _ => ProxyError::Connect,
     }

@@ -20,6 +20,7 @@ use super::clock::Clock;
 use super::connection::GRACE;
 use super::flush::Flusher;
 use super::http2::Runners;
+use super::room::{Means, Pressure};
 use super::stall::Stalls;
 use super::upload::RequestBody;
 use super::view::View;
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(super) swapped: Arc<Notify>,
     pub(super) cells: Arc<Cells>,
+    pub(super) pressure: Arc<Pressure>,
 }
 
 /// See the file's head.
@@ -50,6 +52,8 @@ pub(super) struct Worker {
     /// How many workers there are.
     pub(super) of: usize,
     pub(super) cells: Arc<Cells>,
+    pub(super) pressure: Arc<Pressure>,
+    pub(super) means: Means,
     /// Woken when there is a new snapshot, for those who wait for one.
     pub(super) swapped: Arc<Notify>,
     pub(super) access: AccessLog,
@@ -77,6 +81,8 @@ impl Worker {
             index,
             of,
             cells: shared.cells,
+            pressure: shared.pressure,
+            means: Means::default(),
             swapped: shared.swapped,
             access,
             rng: RefCell::new(fastrand::Rng::new()),
@@ -92,6 +98,7 @@ impl Worker {
             closing: Cell::new(None),
         };
         worker.view();
+        worker.means.renew();
         Rc::new(worker)
     }
 
@@ -145,6 +152,11 @@ impl Worker {
         }
     }
 
+    /// All that there are now.
+    pub(super) fn upstreams(&self) -> Vec<Rc<Upstream<RequestBody>>> {
+        self.upstreams.borrow().values().map(|(_, upstream)| upstream.clone()).collect()
+    }
+
     pub(super) fn wall_clock(&self, at: Instant) -> SystemTime {
         self.clock.wall(at)
     }
@@ -185,6 +197,10 @@ impl Worker {
 
     fn tick(&self) {
         self.clock.tick();
+        self.means.renew();
+        if self.index == 0 {
+            self.pressure.tell_over(self.clock.now());
+        }
         let view = self.view();
         self.stalls.look();
         self.tidy_clients(&view);

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::buckets::{self, BUCKETS, PROM_BUCKETS};
-use crate::model::{Cause, Refusal};
+use crate::model::{AcceptFault, Cause, Refusal, Shed};
 
 /// A cell's counts can be read at any time, as a plain value that adds and subtracts.
 pub(super) trait Cell: Default + Debug {
@@ -322,6 +322,8 @@ pub struct ListenerCell {
     refused: [AtomicU64; Refusal::ALL.len()],
     /// Done, failed.
     handshakes: [AtomicU64; 2],
+    accept_faults: [AtomicU64; AcceptFault::ALL.len()],
+    shed: [AtomicU64; Shed::ALL.len()],
 }
 
 impl ListenerCell {
@@ -349,6 +351,16 @@ impl ListenerCell {
     pub fn refused(&self, why: Refusal) {
         add(&self.refused[why as usize], 1);
     }
+
+    /// Accepting failed, or had to wait for lack of something.
+    pub fn accept_failed(&self, why: AcceptFault) {
+        add(&self.accept_faults[why as usize], 1);
+    }
+
+    /// A connection was closed for the sake of others.
+    pub fn shed(&self, why: Shed) {
+        add(&self.shed[why as usize], 1);
+    }
 }
 
 /// A reading of a `ListenerCell`.
@@ -359,6 +371,8 @@ pub(super) struct ListenerCounts {
     pub(super) refused: [u64; Refusal::ALL.len()],
     /// Done, failed.
     pub(super) handshakes: [u64; 2],
+    pub(super) accept_faults: [u64; AcceptFault::ALL.len()],
+    pub(super) shed: [u64; Shed::ALL.len()],
 }
 
 impl Cell for ListenerCell {
@@ -370,6 +384,8 @@ impl Cell for ListenerCell {
             closed: read(&self.closed),
             refused: read_all(&self.refused),
             handshakes: read_all(&self.handshakes),
+            accept_faults: read_all(&self.accept_faults),
+            shed: read_all(&self.shed),
         }
     }
 }
@@ -381,6 +397,8 @@ impl Additive for ListenerCounts {
             closed: self.closed.wrapping_sub(earlier.closed),
             refused: array_since(&self.refused, &earlier.refused),
             handshakes: array_since(&self.handshakes, &earlier.handshakes),
+            accept_faults: array_since(&self.accept_faults, &earlier.accept_faults),
+            shed: array_since(&self.shed, &earlier.shed),
         }
     }
 
@@ -389,6 +407,8 @@ impl Additive for ListenerCounts {
         self.closed = self.closed.wrapping_add(other.closed);
         array_add(&mut self.refused, &other.refused);
         array_add(&mut self.handshakes, &other.handshakes);
+        array_add(&mut self.accept_faults, &other.accept_faults);
+        array_add(&mut self.shed, &other.shed);
     }
 }
 

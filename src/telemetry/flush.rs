@@ -87,7 +87,9 @@ mod tests {
 
     use super::*;
     use crate::config;
-    use crate::model::{Cause, ListenerName, Refusal, Revision, RouteName, Source, SplitName, VersionName, Weight};
+    use crate::model::{
+        AcceptFault, Cause, ListenerName, Refusal, Revision, RouteName, Shed, Source, SplitName, VersionName, Weight,
+    };
     use crate::telemetry::{CertificateGauge, EndpointGauges, Finish, Reloads, SplitGauges, VersionGauges};
 
     fn config(versions: &[&str]) -> Config {
@@ -147,6 +149,7 @@ mod tests {
                 last_success: UNIX_EPOCH + Duration::from_millis(1500),
             },
             access_lines_dropped: 9,
+            panics: 2,
         }
     }
 
@@ -245,6 +248,8 @@ mod tests {
         (0..2).for_each(|_| web.handshake_ok());
         web.handshake_failed();
         web.refused(Refusal::BadRequest);
+        web.accept_failed(AcceptFault::Descriptors);
+        web.shed(Shed::Rejected);
         weir.flush(1, BOTH);
         weir.record("v1", &[6000]);
         let page = weir.flush(1, BOTH);
@@ -257,6 +262,10 @@ mod tests {
             ("weir_tls_handshakes_total{listener='web',result='ok'}", 2.0),
             ("weir_tls_handshakes_total{listener='web',result='failed'}", 1.0),
             ("weir_refused_requests_total{listener='web',reason='bad-request'}", 1.0),
+            ("weir_accept_errors_total{listener='web',reason='descriptors'}", 1.0),
+            ("weir_accept_errors_total{listener='web',reason='memory'}", 0.0),
+            ("weir_shed_connections_total{listener='web',reason='rejected'}", 1.0),
+            ("weir_shed_connections_total{listener='web',reason='conn-limit'}", 0.0),
             ("weir_request_duration_seconds_sum{split='shop',version='v1'}", 26.007),
             ("weir_request_duration_seconds_count{split='shop',version='v1'}", 5.0),
             ("weir_upstream_duration_seconds_sum{split='shop',version='v1'}", 13.0035),
@@ -295,6 +304,7 @@ mod tests {
             ("weir_state_persisted{}", 1.0),
             ("weir_tls_certificate_expiry_timestamp_seconds{name='certs/shop.pem'}", 1_800_000_000.0),
             ("weir_access_lines_dropped_total{}", 9.0),
+            ("weir_panics_total{}", 2.0),
         ]);
     }
 

@@ -15,6 +15,8 @@ pub struct Gauges {
     pub reloads: Reloads,
     /// `AccessWriter::dropped`.
     pub access_lines_dropped: u64,
+    /// `panics::count`.
+    pub panics: u64,
 }
 
 #[derive(Clone, Debug)]

@@ -18,6 +18,7 @@ mod flush;
 mod format;
 mod gauges;
 mod json;
+pub mod panics;
 mod process;
 mod registry;
 mod series;

@@ -16,7 +16,7 @@ use super::cells::{CodeCounts, ListenerCounts, VersionCounts};
 use super::gauges::{CertificateGauge, EndpointGauges, Gauges, SplitGauges, VersionGauges};
 use super::registry::{Collected, RequestKey, ResponseKey, VersionKey};
 use crate::config::Config;
-use crate::model::{Cause, ListenerName, Refusal, Source, SplitName};
+use crate::model::{AcceptFault, Cause, ListenerName, Refusal, Shed, Source, SplitName};
 
 type Labels<'a> = &'a [(&'static str, &'a str)];
 
@@ -32,6 +32,9 @@ const COUNTERS: &[(&str, &str)] = &[
     ("weir_spilled_requests_total", "Requests that went to other versions, since theirs had no endpoint to use."),
     ("weir_rescued_requests_total", "Requests that failed at their version and were answered by stable."),
     ("weir_tls_handshakes_total", "TLS handshakes of clients by result."),
+    ("weir_accept_errors_total", "Times that accepting failed or had to wait, by what was lacking."),
+    ("weir_shed_connections_total", "Client connections closed for the sake of others."),
+    ("weir_panics_total", "Defects that ended a connection or a task."),
     ("weir_rollbacks_total", "Rollbacks by who asked for them."),
     ("weir_config_reloads_total", "Reloads of the configuration by result."),
     ("weir_access_lines_dropped_total", "Access lines not written because the output was too slow or failed."),
@@ -107,6 +110,8 @@ impl CodeSeries {
 struct ListenerSeries {
     refused: [Counter; Refusal::ALL.len()],
     handshakes: [Counter; 2],
+    accept_faults: [Counter; AcceptFault::ALL.len()],
+    shed: [Counter; Shed::ALL.len()],
     open: u64,
     is_configured: bool,
 }
@@ -186,6 +191,8 @@ impl Series {
             let counts = came.get(name).unwrap_or(&nothing);
             series.refused.iter().zip(counts.refused).for_each(|(counter, n)| counter.increment(n));
             series.handshakes.iter().zip(counts.handshakes).for_each(|(counter, n)| counter.increment(n));
+            series.accept_faults.iter().zip(counts.accept_faults).for_each(|(counter, n)| counter.increment(n));
+            series.shed.iter().zip(counts.shed).for_each(|(counter, n)| counter.increment(n));
             series.open = series.open.wrapping_add(counts.opened).wrapping_sub(counts.closed);
             // An opening may be read a flush later than its closing: shown as none open meanwhile.
             let open = series.open.cast_signed().max(0);
@@ -277,6 +284,7 @@ impl Series {
             counter(&self.recorder, "weir_config_reloads_total", &[("result", result)]).absolute(n);
         }
         counter(&self.recorder, "weir_access_lines_dropped_total", &[]).absolute(gauges.access_lines_dropped);
+        counter(&self.recorder, "weir_panics_total", &[]).absolute(gauges.panics);
         let shows = |name, value| gauge(&self.recorder, name, &[], value);
         shows("weir_config_last_reload_successful", f64::from(reloads.last_successful));
         shows("weir_config_last_reload_success_timestamp_seconds", seconds(reloads.last_success));
@@ -332,7 +340,10 @@ fn listener_series(recorder: &PrometheusRecorder, listener: &ListenerName) -> Li
         let labels: Labels<'_> = &[("listener", listener.as_str()), ("result", result)];
         counter(recorder, "weir_tls_handshakes_total", labels)
     });
-    ListenerSeries { refused, handshakes, open: 0, is_configured: false }
+    let by_reason = |name, reason| counter(recorder, name, &[("listener", listener.as_str()), ("reason", reason)]);
+    let accept_faults = AcceptFault::ALL.map(|why| by_reason("weir_accept_errors_total", why.as_str()));
+    let shed = Shed::ALL.map(|why| by_reason("weir_shed_connections_total", why.as_str()));
+    ListenerSeries { refused, handshakes, accept_faults, shed, open: 0, is_configured: false }
 }
 
 const METADATA: Metadata<'static> = Metadata::new("weir", Level::INFO, None);

@@ -5,6 +5,8 @@
 
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -49,6 +51,13 @@ impl Acceptor {
             }
             Self::Unix(socket) => in_runtime(Accepted::Unix(accept(socket).await?)),
         }
+    }
+
+    /// Accepts and closes what waits, at most so many; says how many there were. It takes one descriptor.
+    pub fn reject(&self, most: usize) -> usize {
+        let mut cx = Context::from_waker(Waker::noop());
+        // A client that has gone already counts as well: it needs no more than the others.
+        (0..most).take_while(|_| matches!(pin!(self.accept()).poll(&mut cx), Poll::Ready(Ok(_)))).count()
     }
 
     /// All that still waits, past tokio, whose readiness may lag behind the kernel's; then the socket is closed. Only

@@ -46,17 +46,30 @@ impl DialError {
         matches!(self, Self::Tls(error) if inner(error))
     }
 
-    /// Whether we, not the endpoint, are at fault: no descriptors or ports left.
+    /// Whether we, not the endpoint, are at fault: no descriptors, ports or memory left here.
     pub fn is_local(&self) -> bool {
-        let local = |e: &io::Error| matches!(e.raw_os_error(), Some(LIMIT_PROCESS | LIMIT_SYSTEM | NO_PORT));
-        matches!(self, Self::Connect(e) if local(e))
+        self.is_out_of_descriptors() || matches!(self.os_error(), Some(NO_PORT | NO_MEMORY | NO_BUFFERS))
+    }
+
+    /// Closing other connections helps.
+    pub fn is_out_of_descriptors(&self) -> bool {
+        matches!(self.os_error(), Some(LIMIT_PROCESS | LIMIT_SYSTEM))
+    }
+
+    fn os_error(&self) -> Option<i32> {
+        match self {
+            Self::Connect(error) => error.raw_os_error(),
+            _ => None,
+        }
     }
 }
 
-// EMFILE, ENFILE and EADDRNOTAVAIL on Linux.
+// EMFILE, ENFILE, EADDRNOTAVAIL, ENOMEM and ENOBUFS on Linux.
 const LIMIT_PROCESS: i32 = 24;
 const LIMIT_SYSTEM: i32 = 23;
 const NO_PORT: i32 = 99;
+const NO_MEMORY: i32 = 12;
+const NO_BUFFERS: i32 = 105;
 
 /// A request without an answer.
 pub struct SendError<B> {
@@ -111,3 +124,20 @@ impl<B> fmt::Display for SendError<B> {
 }
 
 impl<B> std::error::Error for SendError<B> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lacking_here_is_not_the_endpoints_fault() {
+        for (code, is_local, is_out) in
+            [(24, true, true), (23, true, true), (99, true, false), (12, true, false), (111, false, false)]
+        {
+            let error = DialError::connect(io::Error::from_raw_os_error(code));
+            assert_eq!((error.is_local(), error.is_out_of_descriptors()), (is_local, is_out), "{code}");
+        }
+        assert!(!DialError::Timeout.is_local());
+        assert!(!DialError::tls(io::Error::from_raw_os_error(24)).is_local(), "that is its handshake");
+    }
+}

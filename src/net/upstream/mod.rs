@@ -46,6 +46,9 @@ use crate::model::{Address, Instant};
 
 /// Bytes of an answer's head, of each interim one and of its trailers (HTTP/2: as RFC 9113 section 6.5.2 counts).
 const HEAD_LIMIT: usize = 64 * 1024;
+/// What one exchange can make its connection keep: hyper's two buffers of at most 8192 + 100 * 4096 bytes over HTTP/1.1;
+/// over HTTP/2 less (a stream's window each way).
+pub const EXCHANGE_BYTES: usize = 2 * (8192 + 100 * 4096);
 /// Interim answers to one request (faults.md 3.2).
 const INTERIM_LIMIT: usize = 10;
 
@@ -195,6 +198,16 @@ impl<B: SendBody> Upstream<B> {
         let gone: Vec<_> = self.idle.borrow_mut().extract_if(.., old).collect();
         drop(gone);
         self.shared.tidy(now, limit, draining);
+    }
+
+    /// Closes up to `most` of the connections that are idle, those longest without use first; says how many. (Over HTTP/2
+    /// there are too few to matter.)
+    pub fn shed(&self, most: usize) -> usize {
+        let mut idle = self.idle.borrow_mut();
+        let most = most.min(idle.len());
+        let gone: Vec<_> = idle.drain(..most).collect();
+        drop(idle);
+        gone.len()
     }
 
     fn put_idle(&self, connection: Http1<B>) {

@@ -38,10 +38,12 @@ use crate::model::Refusal;
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 /// What of one answer may wait in h2 for its turn on the connection.
-const SEND_BUFFER: usize = 64 << 10;
+pub(super) const SEND_BUFFER: usize = 64 << 10;
 /// What received frames of less than 256 bytes may lack to these while they wait for an endpoint: 16,000 small messages
 /// of one gRPC stream, which fill its window. h2's own half of the window is for 2,000.
 const SMALL_FRAMES: usize = 4 << 20;
+/// What all streams of a connection share: the bodies under way to us, and what small frames of them may lack.
+pub(super) const SHARED_BYTES: usize = CONNECTION_WINDOW as usize + SMALL_FRAMES;
 /// Streams reset by us that h2 still knows, and for how long, so that late frames of theirs are no error: an upload that
 /// is answered early may have a window under way on a slow line.
 const RESET_STREAMS: usize = 200;

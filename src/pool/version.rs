@@ -106,7 +106,9 @@ mod tests {
             let used = (0..50).any(|_| pool.claim(0, &mut rng).unwrap().0 == 0);
             assert_eq!(used, is_used, "{health:?}");
         }
-        pool.endpoints().iter().for_each(|e| drop(e.set_health(Health::Down)));
+        for endpoint in pool.endpoints() {
+            endpoint.set_health(Health::Down);
+        }
         assert_eq!(pool.claim(0, &mut rng).unwrap_err(), Unavailable::None);
     }
 

@@ -16,6 +16,7 @@ mod deadlines;
 mod early;
 mod error;
 mod exchange;
+mod flow;
 mod flush;
 mod framing;
 #[cfg(feature = "fuzzing")]
@@ -25,6 +26,7 @@ mod grpc;
 mod headers;
 mod http1;
 mod http2;
+mod leaving;
 mod listener;
 mod local;
 mod outgoing;
@@ -40,5 +42,6 @@ mod upload;
 mod view;
 mod websocket;
 mod worker;
+mod ws_frames;
 
-pub use plane::{DataPlane, Parts};
+pub use plane::{Cut, DataPlane, Parts};

@@ -12,6 +12,7 @@ mod check;
 mod cli;
 mod crash;
 mod drain;
+mod drain_protocols;
 mod errors;
 mod faulty_origin;
 mod floods;

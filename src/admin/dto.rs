@@ -174,7 +174,7 @@ pub(super) struct DrainEndpointDto {
     /// It has left the configuration.
     pub(super) removed: bool,
     pub(super) in_flight: CountsDto,
-    /// After this long what is left is cut.
+    /// After this long what is left is cut: requests and streams first, upgrades if nothing else is left.
     pub(super) cut_in_seconds: Option<u64>,
 }
 

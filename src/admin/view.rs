@@ -183,7 +183,7 @@ impl From<HistoryEntry> for HistoryEntryDto {
 mod tests {
     use super::*;
     use crate::model::{Actor, Address, Instant, Revision, Source, SplitName, Weight, Weights};
-    use crate::pool::Pool;
+    use crate::pool::{Deadlines, Pool};
     use crate::state::{Coin, Override};
 
     fn name(text: &str) -> VersionName {
@@ -280,7 +280,7 @@ mod tests {
         let split = shop(90, 10);
         let endpoint = Arc::new(Endpoint::new("127.0.0.1:9009".parse::<Address>().unwrap()));
         let claim = endpoint.claim(9).unwrap();
-        endpoint.drain(Instant::now());
+        endpoint.drain(Deadlines::new(Instant::now(), Duration::ZERO, Duration::ZERO));
         let key = EndpointKey { split: split.name.clone(), version: name("v2"), address: endpoint.address().clone() };
         let view = View { leaving: vec![(key, endpoint)], ..view() };
         let shown = view.split(&split);

@@ -20,7 +20,7 @@ use crate::config::Shutdown;
 use crate::lifecycle::{Ending, Phase, Signal, Signals, drive};
 use crate::model::{Actor, Instant, Source};
 use crate::net::listen::{Listeners, Stopping};
-use crate::proxy::DataPlane;
+use crate::proxy::{Cut, DataPlane};
 use crate::reload::{self, ReloadHandle};
 use crate::state::Store;
 use crate::telemetry::{Flusher, events};
@@ -38,8 +38,8 @@ const LAST: Duration = Duration::from_secs(1);
 pub enum Ended {
     /// Everything was finished.
     Drained,
-    /// So many connections were cut at the deadline.
-    Cut(usize),
+    /// What was left at the deadline, and tunnels that were told to close before it.
+    Cut(Cut),
     /// On a second signal, or QUIT: at once.
     Forced,
     /// The control thread died, or a part of the data plane.
@@ -47,6 +47,16 @@ pub enum Ended {
 }
 
 impl Ended {
+    /// As the log has it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Drained => "drained",
+            Self::Cut(_) => "cut",
+            Self::Forced => "forced",
+            Self::Failed => "failed",
+        }
+    }
+
     /// A drain ends with 0 even if its deadline cut something: that is what the operator asked for.
     pub fn exit(self) -> Exit {
         if self == Self::Failed { Exit::Failed } else { Exit::Done }
@@ -130,7 +140,17 @@ async fn serve(
     background.shutdown().await;
     let last = store.clone();
     let saved = spawn_blocking(move || last.retry_persist()).await.unwrap_or(false);
-    tracing::info!(event = "shutdown", phase = "ended", how = ?ended, saved);
+    let Cut { connections, exchanges } = if let Ended::Cut(cut) = ended { cut } else { Cut::default() };
+    tracing::info!(
+        event = "shutdown",
+        phase = "ended",
+        how = ended.word(),
+        saved,
+        connections_cut = connections,
+        requests_cut = exchanges.requests,
+        streams_cut = exchanges.streams,
+        upgrades_cut = exchanges.upgrades
+    );
     // The workers' logs end with their threads; cut off by force they are left to the process's end.
     if ended != Ended::Forced {
         let _ = tokio::time::timeout(LAST, spawn_blocking(move || plane.join())).await;
@@ -181,18 +201,19 @@ async fn down(
     if let End::AtOnce = first {
         return Ended::Forced;
     }
-    let deadline = Instant::now() + config.timeout.saturating_sub(MARGIN);
-    let cut = Cell::new(0);
+    let begun = Instant::now();
+    let deadline = begun + config.timeout.saturating_sub(MARGIN);
+    let cut = Cell::new(Cut::default());
     let drained = async {
         Stopping::finish_all(listeners.close()).await;
-        cut.set(plane.drain(deadline).await);
+        cut.set(plane.drain(begun, deadline).await);
     };
     let again = async {
         asked.asked_to_end().await;
     };
     match drive(config, drained, again, phases).await {
         Ending::Forced => Ended::Forced,
-        Ending::Drained | Ending::TimedOut if cut.get() > 0 => Ended::Cut(cut.get()),
+        Ending::Drained | Ending::TimedOut if cut.get() != Cut::default() => Ended::Cut(cut.get()),
         Ending::Drained | Ending::TimedOut => Ended::Drained,
     }
 }
@@ -223,7 +244,8 @@ async fn flush(mut flusher: Flusher, store: Arc<Store>, reloads: ReloadHandle, l
         tell_expiring(&mut expiry, &snapshot.config);
         for (key, left) in store.registry().tidy(Instant::now()) {
             tracing::warn!(event = "drain-cut", split = %key.split, version = %key.version, endpoint = %key.address,
-                requests = left.requests, "the drain's time was over: what was left is cut");
+                requests = left.requests, streams = left.streams, upgrades = left.upgrades,
+                "the drain's time was over: what was left is cut");
         }
         if !snapshot.persisted {
             let store = store.clone();

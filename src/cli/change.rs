@@ -13,15 +13,15 @@ use super::exit::{Exit, Failure};
 use super::print::Printer;
 use super::render;
 use super::shares::{self, SharesError};
-use super::views::{Drain, Split};
+use super::views::{Counts, Drain, Split};
 use crate::model::{Instant, Weights};
 
 /// How often a shift is computed anew when somebody else was first.
 const TRIES: u32 = 4;
 /// `--wait` without `--timeout`.
 const DEFAULT_WAIT: Duration = Duration::from_secs(300);
-/// One blocking call lasts no longer, so that a lost connection is noticed.
-const WAIT_SLICE: Duration = Duration::from_secs(30);
+/// One blocking call lasts no longer, so that a lost connection is noticed and the counts are shown as they go.
+const WAIT_SLICE: Duration = Duration::from_secs(1);
 
 /// `weir shift`.
 pub async fn shift(client: &Client, printer: Printer, args: &ShiftArgs) -> Result<(), Failure> {
@@ -97,7 +97,7 @@ pub async fn drain(client: &Client, printer: Printer, args: &DrainArgs, wait: Op
         return drained(printer, &args.target, "draining", &answer);
     }
     let limit = wait.unwrap_or(DEFAULT_WAIT);
-    let last = wait_drained(client, &args.target, start + limit).await?;
+    let last = wait_drained(client, printer, &args.target, start + limit).await?;
     let state: Drain = last.json()?;
     if printer.json {
         printer.body(&last.body);
@@ -110,20 +110,31 @@ pub async fn drain(client: &Client, printer: Printer, args: &DrainArgs, wait: Op
         return Ok(());
     }
     let counts = state.in_flight;
-    let kinds = format!("{} requests, {} streams, {} upgrades", counts.requests, counts.streams, counts.upgrades);
+    let kinds = kinds(&counts);
     let text = format!("{} has {} in flight after {limit:?} ({kinds}); it keeps draining", args.target, counts.total);
     Err(Failure::new(Exit::WaitTimeout, "wait-timeout", text))
 }
 
-/// The last answer of the wait call: drained, or the time is over.
-async fn wait_drained(client: &Client, target: &Target, end: Instant) -> Result<Answer, Failure> {
+fn kinds(counts: &Counts) -> String {
+    format!("{} requests, {} streams, {} upgrades", counts.requests, counts.streams, counts.upgrades)
+}
+
+/// The last answer of the wait call: drained, or the time is over. Tells what is left whenever that has changed.
+async fn wait_drained(client: &Client, printer: Printer, target: &Target, end: Instant) -> Result<Answer, Failure> {
+    let mut told = None;
     loop {
-        let slice = end.saturating_duration_since(Instant::now()).min(WAIT_SLICE);
+        // The first call does not wait, so that it is seen at once what there is to wait for.
+        let longest = if told.is_none() { Duration::ZERO } else { WAIT_SLICE };
+        let slice = end.saturating_duration_since(Instant::now()).min(longest);
         let mut path = format!("{}/drain?wait={}ms", version_path(target), slice.as_millis());
         target.endpoint.iter().for_each(|e| path += &format!("&endpoint={}", segment(e)));
         let answer = client.call(Call::get(path).longer(slice)).await?;
-        if answer.json::<Drain>()?.drained || Instant::now() >= end {
+        let state = answer.json::<Drain>()?;
+        if state.drained || Instant::now() >= end {
             return Ok(answer);
+        }
+        if told.replace(state.in_flight) != Some(state.in_flight) {
+            printer.info(&format!("{target}  {} in flight: {}\n", state.in_flight.total, kinds(&state.in_flight)));
         }
     }
 }

@@ -135,11 +135,13 @@ const EMPTY: &str = r#"{"drained":true,"in_flight":{"total":0,"requests":0,"stre
 
 #[test]
 fn drain_waits_until_nothing_is_in_flight() {
-    let answers = [(200, SHOP), (202, BUSY), (200, EMPTY)];
+    let answers = [(200, SHOP), (202, BUSY), (202, BUSY), (200, EMPTY)];
     let (requests, result) = scripted("drain shop/v1/10.0.0.1:9 --wait", &answers);
     result.unwrap();
-    let path = "GET /api/v1/splits/shop/versions/v1/drain?wait=30000ms&endpoint=10.0.0.1:9 HTTP/1.1\r\n";
-    assert!(requests[1].starts_with(path), "{}", requests[1]);
+    for (request, wait) in requests[1..].iter().zip(["0ms", "1000ms", "1000ms"]) {
+        let path = format!("GET /api/v1/splits/shop/versions/v1/drain?wait={wait}&endpoint=10.0.0.1:9 HTTP/1.1\r\n");
+        assert!(request.starts_with(&path), "{request}");
+    }
 }
 
 #[test]

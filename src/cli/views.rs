@@ -86,7 +86,7 @@ pub struct Drain {
     pub in_flight: Counts,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Counts {
     pub total: u64,

@@ -90,7 +90,7 @@ impl Default for UpstreamTimeouts {
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(30) }
+        Self { timeout: Duration::from_secs(30), upgraded_timeout: Duration::from_secs(3600) }
     }
 }
 

@@ -117,7 +117,7 @@ fn split(s: &Split) -> Value {
         ("idle_per_endpoint", integer(s.pool.idle_per_endpoint)),
         ("max_in_flight", Value::Integer(s.pool.max_in_flight.into())),
     ];
-    let drain = [("timeout", time(s.drain.timeout))];
+    let drain = [("timeout", time(s.drain.timeout)), ("upgraded_timeout", time(s.drain.upgraded_timeout))];
     let mut entries = vec![
         ("stable", text(s.stable.as_str())),
         ("expose_version", s.expose_version.into()),

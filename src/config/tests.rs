@@ -206,7 +206,6 @@ fn what_is_not_built_yet_is_named_with_its_full_key() {
         (split("balance = \"round_robin\""), "splits.shop.balance"),
         (split("health = { path = \"/\" }"), "splits.shop.health"),
         (split("eject = {}"), "splits.shop.eject"),
-        (split("drain = { upgraded_timeout = \"1s\" }"), "splits.shop.drain.upgraded_timeout"),
         (split("drain = { slow_start = \"1s\" }"), "splits.shop.drain.slow_start"),
         (split("pool = { queue = 0 }"), "splits.shop.pool.queue"),
         (split("mirror = {}"), "splits.shop.mirror"),
@@ -291,7 +290,7 @@ fn defaults_are_those_of_the_reference() {
         idle: Some(secs(60)),
     };
     assert_eq!(split.timeouts, timeouts);
-    assert_eq!(split.drain, Drain { timeout: secs(30) });
+    assert_eq!(split.drain, Drain { timeout: secs(30), upgraded_timeout: secs(3600) });
     assert_eq!(split.pool, PoolLimits { idle_per_endpoint: 64, max_in_flight: 1024 });
     assert_eq!(split.stable.as_str(), "v1");
     assert_eq!(split.weights().to_string(), "v1 90, v2 10");
@@ -440,7 +439,7 @@ split = "s"
 stable = "b"
 expose_version = true
 timeouts = { connect = "0s", first_byte = "250ms", total = "1d", idle = "0s" }
-drain = { timeout = "0s" }
+drain = { timeout = "0s", upgraded_timeout = "90m" }
 pool = { idle_per_endpoint = 0, max_in_flight = 1 }
 versions.a = { weight = 1000000, endpoints = ["127.0.0.1:1"] }
 versions.b = { weight = 0, protocol = "http1" }

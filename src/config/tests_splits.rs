@@ -98,11 +98,11 @@ fn retries_are_read() {
 #[test]
 fn a_versions_protocol_and_host_and_the_splits_times() {
     let text = GOOD.replace("weight = 10,", "weight = 10, protocol = \"http2\", host = \"endpoint\",");
-    let lines = "timeouts = { stall = \"30s\" }\ndrain = { timeout = \"5m\" }\n";
+    let lines = "timeouts = { stall = \"30s\" }\ndrain = { timeout = \"5m\", upgraded_timeout = \"2h\" }\n";
     let split = split(&format!("{text}{lines}"));
     assert_eq!((split.versions[1].protocol, split.versions[1].host), (Protocol::Http2, HostHeader::Endpoint));
     assert_eq!(split.timeouts.stall, Some(30 * SECOND));
-    assert_eq!(split.drain, Drain { timeout: 300 * SECOND });
+    assert_eq!(split.drain, Drain { timeout: 300 * SECOND, upgraded_timeout: 7200 * SECOND });
 }
 
 #[test]

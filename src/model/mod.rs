@@ -28,6 +28,20 @@ pub enum Kind {
     Upgrade,
 }
 
+impl Kind {
+    /// All kinds, in the order of their index.
+    pub const ALL: [Self; 3] = [Self::Request, Self::Stream, Self::Upgrade];
+
+    /// The label used in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Stream => "stream",
+            Self::Upgrade => "upgrade",
+        }
+    }
+}
+
 /// Who asked for a change, as shown in history, events and views: `file`, `token:ci`, `local:alice`, `analysis:errors`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]

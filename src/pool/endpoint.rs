@@ -1,13 +1,14 @@
 //! One address that answers, with everything about it that must survive a reload.
 //!
 //! Two axes that never mix: what the operator wants (active or draining) and, later, what is observed (health,
-//! ejection). Invariant: `cut` is only ever set while draining, and undone with the drain.
+//! ejection). Invariant: what is in flight is only ever cut while draining, each kind at its own deadline.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::deadlines::Deadlines;
 use super::in_flight::{Counts, InFlight, Refused};
 use super::observed::{Health, Observed};
 use crate::model::{Address, Instant, Kind};
@@ -18,10 +19,11 @@ pub struct Endpoint {
     address: Address,
     in_flight: InFlight,
     observed: Observed,
-    /// Woken when a draining endpoint becomes empty, is cut, or drains no more.
+    /// Woken when a draining endpoint becomes empty, or drains no more.
     pub(super) changed: Notify,
-    deadline: Mutex<Option<Instant>>,
-    cut: AtomicBool,
+    deadlines: Mutex<Option<Deadlines>>,
+    /// What was cut and not told yet, by kind.
+    cut: [AtomicU32; 3],
 }
 
 impl Endpoint {
@@ -32,8 +34,8 @@ impl Endpoint {
             in_flight: InFlight::new(),
             observed: Observed::default(),
             changed: Notify::new(),
-            deadline: Mutex::new(None),
-            cut: AtomicBool::new(false),
+            deadlines: Mutex::new(None),
+            cut: Default::default(),
         }
     }
 
@@ -66,21 +68,21 @@ impl Endpoint {
     pub fn is_available(&self) -> bool {
         !self.is_draining() && self.health().is_able()
     }
-
-    /// The drain's time is over: whoever carries one of its requests ends it now.
-    pub fn is_cut(&self) -> bool {
-        self.cut.load(Ordering::Acquire)
-    }
-
     /// When what is left will be cut; `None` while active.
-    pub fn drain_deadline(&self) -> Option<Instant> {
-        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn deadlines(&self) -> Option<Deadlines> {
+        // An active endpoint, which is nearly every one, costs no lock.
+        if self.is_draining() { *self.lock_deadlines() } else { None }
     }
 
-    /// Takes no new claim from now on; what is in flight has until `deadline`. Calling it again keeps the first
-    /// deadline, so that a reload in the middle of a drain does not prolong it.
-    pub fn drain(&self, deadline: Instant) {
-        self.deadline.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(deadline);
+    /// A drain's time is over for that kind: whoever carries one ends it now.
+    pub fn is_over(&self, kind: Kind, now: Instant) -> bool {
+        self.deadlines().is_some_and(|deadlines| deadlines.of(kind) <= now)
+    }
+
+    /// Takes no new claim from now on; what is in flight has until its deadline. Calling it again keeps the first
+    /// ones, so that a reload in the middle of a drain does not prolong it.
+    pub fn drain(&self, deadlines: Deadlines) {
+        self.lock_deadlines().get_or_insert(deadlines);
         if self.in_flight.set_draining(true) {
             self.changed.notify_waiters();
         }
@@ -88,17 +90,24 @@ impl Endpoint {
 
     /// Takes claims again.
     pub fn undrain(&self) {
-        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.cut.store(false, Ordering::Release);
+        *self.lock_deadlines() = None;
         self.in_flight.set_draining(false);
         self.changed.notify_waiters();
     }
 
-    /// If the drain's deadline has passed with work left, orders it cut; returns what was left, once.
-    pub fn cut_if_due(&self, now: Instant) -> Option<Counts> {
-        let due = self.drain_deadline().is_some_and(|at| at <= now);
-        let left = self.counts();
-        (due && left.total() > 0 && !self.cut.swap(true, Ordering::AcqRel)).then_some(left)
+    fn lock_deadlines(&self) -> MutexGuard<'_, Option<Deadlines>> {
+        self.deadlines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One in flight was cut at its deadline.
+    pub fn note_cut(&self, kind: Kind) {
+        self.cut[kind as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What was cut since the last call.
+    pub(super) fn take_cut(&self) -> Counts {
+        let [requests, streams, upgrades] = self.cut.each_ref().map(|n| n.swap(0, Ordering::Relaxed));
+        Counts { requests, streams, upgrades }
     }
 
     /// Counts one request in, as one atomic step with the test of the drain bit.
@@ -121,6 +130,10 @@ pub struct Claim {
 impl Claim {
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The exchange turned out to be of another kind.

@@ -37,6 +37,17 @@ impl Counts {
         self.requests + self.streams + self.upgrades
     }
 
+    pub fn add(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.streams += other.streams;
+        self.upgrades += other.upgrades;
+    }
+
+    /// One of a kind.
+    pub fn one(kind: Kind) -> Self {
+        Self::of(one(kind))
+    }
+
     fn of(word: u64) -> Self {
         let part = |from: u32, to: u32| ((word >> from) & ((1 << (to - from)) - 1)) as u32;
         Self { requests: part(0, STREAMS), streams: part(STREAMS, UPGRADES), upgrades: part(UPGRADES, 63) }

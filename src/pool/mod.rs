@@ -8,6 +8,7 @@
 
 mod bounded;
 mod budget;
+mod deadlines;
 mod drain;
 mod endpoint;
 mod hold;
@@ -17,6 +18,7 @@ mod registry;
 mod version;
 
 pub use budget::{RetryBudget, RetryPermit};
+pub use deadlines::Deadlines;
 pub use drain::{Drained, wait_drained};
 pub use endpoint::{Claim, Endpoint};
 pub use hold::{Waiting, WaitingGuard};

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::deadlines::Deadlines;
 use super::endpoint::Endpoint;
+use super::in_flight::Counts;
 use crate::model::{Address, Instant, SplitName, VersionName};
 
 /// How long a removed endpoint is remembered after it became empty.
@@ -27,6 +29,26 @@ struct Entry {
     endpoint: Arc<Endpoint>,
     removed: bool,
     empty_since: Option<Instant>,
+    /// What this drain has cut and the log was not told of.
+    untold: Counts,
+}
+
+impl Entry {
+    fn new(endpoint: Arc<Endpoint>) -> Self {
+        Self { endpoint, removed: false, empty_since: None, untold: Counts::default() }
+    }
+
+    /// What was cut, once there is no more to come: requests and streams go together, tunnels one after the other until
+    /// their deadline. Outside of a drain (at the end of the process) nothing is told.
+    fn told(&mut self, now: Instant) -> Option<Counts> {
+        self.untold.add(self.endpoint.take_cut());
+        let Some(deadlines) = self.endpoint.deadlines() else {
+            self.untold = Counts::default();
+            return None;
+        };
+        let is_last = deadlines.upgrades <= now || self.endpoint.counts().total() == 0 || self.untold.upgrades == 0;
+        (is_last && self.untold.total() > 0).then(|| std::mem::take(&mut self.untold))
+    }
 }
 
 /// See the file's head.
@@ -42,11 +64,8 @@ impl Registry {
     /// drains no more.
     pub fn endpoint(&self, key: &EndpointKey) -> Arc<Endpoint> {
         let mut entries = self.entries();
-        let entry = entries.entry(key.clone()).or_insert_with(|| Entry {
-            endpoint: Arc::new(Endpoint::new(key.address.clone())),
-            removed: false,
-            empty_since: None,
-        });
+        let new = || Entry::new(Arc::new(Endpoint::new(key.address.clone())));
+        let entry = entries.entry(key.clone()).or_insert_with(new);
         if std::mem::take(&mut entry.removed) {
             entry.empty_since = None;
             entry.endpoint.undrain();
@@ -59,17 +78,17 @@ impl Registry {
         self.entries().get(key).map(|entry| entry.endpoint.clone())
     }
 
-    /// Drains every endpoint that is not in `live`, each with the deadline that `deadline` gives for it. Returns
+    /// Drains every endpoint that is not in `live`, each with what `deadlines` gives for it. Returns
     /// those that were not removed before.
     pub fn remove_all_but(
         &self,
         live: &HashSet<EndpointKey>,
-        deadline: impl Fn(&EndpointKey) -> Instant,
+        deadlines: impl Fn(&EndpointKey) -> Deadlines,
     ) -> Vec<EndpointKey> {
         let mut removed = Vec::new();
         for (key, entry) in self.entries().iter_mut().filter(|(key, entry)| !entry.removed && !live.contains(key)) {
             entry.removed = true;
-            entry.endpoint.drain(deadline(key));
+            entry.endpoint.drain(deadlines(key));
             removed.push(key.clone());
         }
         removed
@@ -81,12 +100,12 @@ impl Registry {
         entries.iter().filter(|(_, e)| e.removed).map(|(k, e)| (k.clone(), e.endpoint.clone())).collect()
     }
 
-    /// Cuts what is over its deadline and forgets what has long been empty; call it every second or so. Returns
-    /// what was cut, for the log.
-    pub fn tidy(&self, now: Instant) -> Vec<(EndpointKey, super::Counts)> {
+    /// Forgets what has long been empty; call it every second or so. Returns what drains have cut, for the log: each
+    /// endpoint once, or twice if its requests went long before its tunnels.
+    pub fn tidy(&self, now: Instant) -> Vec<(EndpointKey, Counts)> {
         let mut cut = Vec::new();
         self.entries().retain(|key, entry| {
-            cut.extend(entry.endpoint.cut_if_due(now).map(|left| (key.clone(), left)));
+            cut.extend(entry.told(now).map(|counts| (key.clone(), counts)));
             if !entry.removed || entry.endpoint.counts().total() > 0 {
                 return true;
             }
@@ -100,6 +119,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Kind;
 
     fn key(port: u16) -> EndpointKey {
         EndpointKey {
@@ -109,15 +129,40 @@ mod tests {
         }
     }
 
+    fn deadlines(now: Instant) -> Deadlines {
+        Deadlines::new(now, Duration::from_secs(30), Duration::from_secs(60))
+    }
+
+    #[test]
+    fn cuts_are_told_in_one_line_for_each_deadline() {
+        let (registry, now, second) = (Registry::default(), Instant::now(), Duration::from_secs(1));
+        let endpoint = registry.endpoint(&key(1));
+        let _claim = endpoint.claim(9).unwrap();
+        endpoint.note_cut(Kind::Request);
+        assert!(registry.tidy(now).is_empty(), "the end of the process is told elsewhere");
+        endpoint.drain(deadlines(now));
+        let cut = |kinds: &[Kind], at: u32| -> Vec<Counts> {
+            kinds.iter().for_each(|kind| endpoint.note_cut(*kind));
+            registry.tidy(now + at * second).into_iter().map(|(_, counts)| counts).collect()
+        };
+        assert!(cut(&[], 29).is_empty());
+        let first = Counts { requests: 2, streams: 1, upgrades: 0 };
+        assert_eq!(cut(&[Kind::Request, Kind::Stream, Kind::Request], 30), [first]);
+        assert!(cut(&[Kind::Upgrade], 50).is_empty(), "more will follow");
+        assert!(cut(&[Kind::Upgrade], 55).is_empty());
+        assert_eq!(cut(&[], 60), [Counts { requests: 0, streams: 0, upgrades: 2 }]);
+        assert!(cut(&[], 61).is_empty());
+    }
+
     #[test]
     fn an_endpoint_outlives_reloads_and_comes_back() {
         let registry = Registry::default();
         let (now, first) = (Instant::now(), registry.endpoint(&key(1)));
         let claim = first.claim(9).unwrap();
-        let removed = registry.remove_all_but(&HashSet::new(), |_| now + Duration::from_secs(30));
+        let removed = registry.remove_all_but(&HashSet::new(), |_| deadlines(now));
         assert_eq!(removed, [key(1)]);
         assert!(first.is_draining());
-        assert!(registry.remove_all_but(&HashSet::new(), |_| now).is_empty(), "removed once");
+        assert!(registry.remove_all_but(&HashSet::new(), |_| deadlines(now)).is_empty(), "removed once");
         let again = registry.endpoint(&key(1));
         assert!(Arc::ptr_eq(&first, &again));
         assert!(!again.is_draining());
@@ -130,9 +175,7 @@ mod tests {
         let registry = Registry::default();
         let now = Instant::now();
         let claim = registry.endpoint(&key(1)).claim(9).unwrap();
-        registry.remove_all_but(&HashSet::new(), |_| now + Duration::from_secs(30));
-        let cut = registry.tidy(now + Duration::from_secs(31));
-        assert_eq!(cut.len(), 1);
+        registry.remove_all_but(&HashSet::new(), |_| deadlines(now));
         registry.tidy(now + 2 * REMEMBER);
         assert!(registry.find(&key(1)).is_some(), "still has one in flight");
         drop(claim);

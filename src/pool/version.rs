@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
     use crate::model::{Address, Instant};
-    use crate::pool::Health;
+    use crate::pool::{Deadlines, Health};
 
     fn pool(n: u16) -> Pool {
         let endpoint = |i| Arc::new(Endpoint::new(Address::Tcp(([127, 0, 0, 1], 9000 + i).into())));
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn every_free_endpoint_is_found_before_giving_up() {
         let (pool, mut rng) = (pool(3), fastrand::Rng::with_seed(1));
-        pool.endpoints()[1].drain(Instant::now() + Duration::from_secs(1));
+        pool.endpoints()[1].drain(Deadlines::new(Instant::now(), Duration::from_secs(1), Duration::ZERO));
         let claims: Vec<_> = (0..4).map(|_| pool.claim(0, &mut rng).unwrap()).collect();
         assert!(claims.iter().all(|(i, _)| *i != 1));
         assert_eq!(pool.claim(0, &mut rng).unwrap_err(), Unavailable::Full);

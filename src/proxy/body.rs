@@ -152,7 +152,7 @@ impl AnswerBody {
 
     /// Pending at first: a library that is told of the cut drops what it has not written, the head included.
     fn cut(&mut self, why: ProxyError, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutBody>>> {
-        let why = if self.exchange.endpoint_is_cut() { ProxyError::Cut } else { why };
+        let why = if self.exchange.is_cut() { ProxyError::Cut } else { why };
         self.exchange.failed(why);
         self.lease = None;
         self.is_cut = Some(why.word());

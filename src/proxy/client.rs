@@ -8,6 +8,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use http::HeaderValue;
 
@@ -48,6 +49,13 @@ pub(super) enum Protocol {
     Http2,
 }
 
+/// The end of a listener.
+#[derive(Clone, Copy, Debug)]
+struct Closing {
+    since: Instant,
+    limit: Duration,
+}
+
 /// See the file's head.
 pub(super) struct Client {
     /// Who it is: the other end, or whom a trusted PROXY header has named.
@@ -68,6 +76,8 @@ pub(super) struct Client {
     pub(super) blocked: Cell<Option<Instant>>,
     /// Since when an HTTP/2 header block has waited for its rest. Apart from the phase: other streams go on meanwhile.
     pub(super) block_since: Cell<Option<Instant>>,
+    /// Open tunnels on it.
+    pub(super) tunnels: Cell<u32>,
     /// The tunnel this connection becomes once the answer's head is out.
     pub(super) agreed: Cell<Option<Box<Agreed>>>,
     /// The client has announced its last request and sent all of it.
@@ -82,7 +92,8 @@ pub(super) struct Client {
     phase: Cell<Phase>,
     requests: Cell<u32>,
     since: Cell<Instant>,
-    closing: Cell<Option<Instant>>,
+    closing: Cell<Option<Closing>>,
+    is_cut: Cell<bool>,
     order: Cell<Option<Order>>,
     task: RefCell<Option<Waker>>,
 }
@@ -105,11 +116,28 @@ impl Client {
 
     /// Since when its listener is going away.
     pub(super) fn closing(&self) -> Option<Instant> {
-        self.closing.get()
+        self.closing.get().map(|closing| closing.since)
     }
 
-    pub(super) fn close(&self, now: Instant) {
-        self.closing.set(Some(now));
+    /// Its listener goes away and gives what it does so much time; tunnels have their own.
+    pub(super) fn close(&self, now: Instant, limit: Duration) {
+        self.closing.set(Some(Closing { since: now, limit }));
+    }
+
+    /// The time that its listener has left it is over.
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        let is_over = |closing: Closing| now.saturating_duration_since(closing.since) >= closing.limit;
+        self.tunnels.get() == 0 && self.closing.get().is_some_and(is_over)
+    }
+
+    /// Ends it now, by a drain: what is under way counts as cut.
+    pub(super) fn cut(&self) {
+        self.is_cut.set(true);
+        self.abort();
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut.get()
     }
 
     /// No more than was ordered before: a connection that is to end now does.
@@ -219,6 +247,7 @@ impl Registered {
             is_secure: Cell::new(false),
             protocol: Cell::new(None),
             blocked: Cell::new(None),
+            tunnels: Cell::new(0),
             agreed: Cell::new(None),
             has_ended: Cell::new(false),
             interim: RefCell::default(),
@@ -230,9 +259,13 @@ impl Registered {
             requests: Cell::new(0),
             since: Cell::new(worker.clock.now()),
             closing: Cell::new(None),
+            is_cut: Cell::new(false),
             order: Cell::new(None),
             task: RefCell::new(None),
         });
+        if let Some(limit) = worker.limit_if_gone(&client.local) {
+            client.close(worker.clock.now(), limit);
+        }
         client.cell.opened();
         let key = worker.clients.borrow_mut().insert(client.clone());
         Some(Self { worker: worker.clone(), key, client })

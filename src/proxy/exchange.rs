@@ -5,6 +5,7 @@
 //! for the version that failed; a client that goes away counts, but not as bad (analysis.md section 3).
 
 mod books;
+mod cut;
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -260,6 +261,9 @@ impl Exchange {
         if let Some(cause) = why.cause() {
             self.count_error(cause);
         }
+        if why == ProxyError::Cut {
+            self.note_cut();
+        }
         self.note_first(why.status(), why.status().is_server_error());
     }
 
@@ -330,10 +334,6 @@ impl Exchange {
         self.claim.as_ref().map(|claim| claim.endpoint().address())
     }
 
-    pub(super) fn endpoint_is_cut(&self) -> bool {
-        self.claim.as_ref().is_some_and(|c| c.endpoint().is_cut())
-    }
-
     /// The answer's body has ended as it should.
     pub(super) fn complete(&mut self) {
         let End::Streaming(status) = self.end else { return };
@@ -354,6 +354,9 @@ impl Exchange {
     pub(super) fn failed(&mut self, why: ProxyError) {
         if let (End::Streaming(_), Some(cause)) = (self.end, why.cause()) {
             self.count_error(cause);
+            if why == ProxyError::Cut {
+                self.note_cut();
+            }
         }
         self.end = End::Failed(why);
     }

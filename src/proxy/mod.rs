@@ -17,6 +17,7 @@ mod deadlines;
 mod early;
 mod error;
 mod exchange;
+mod flow;
 mod flush;
 mod framing;
 #[cfg(feature = "fuzzing")]
@@ -26,6 +27,7 @@ mod grpc;
 mod headers;
 mod http1;
 mod http2;
+mod leaving;
 mod listener;
 mod local;
 mod outgoing;
@@ -43,7 +45,8 @@ mod upload;
 mod view;
 mod websocket;
 mod worker;
+mod ws_frames;
 
 pub use bytes::ConnectionBytes;
-pub use plane::{DataPlane, Parts};
+pub use plane::{Cut, DataPlane, Parts};
 pub use shortage::client_places;

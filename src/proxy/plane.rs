@@ -22,6 +22,7 @@ use crate::config::Bind;
 use crate::lifecycle::Vital;
 use crate::model::{Instant, ListenerName};
 use crate::net::listen::{Acceptor, Done, ListenerCommand};
+use crate::pool::Counts;
 use crate::state::Snapshot;
 use crate::telemetry::{AccessLog, Cells};
 
@@ -33,15 +34,24 @@ const EVENT_INTERVAL: u32 = 127;
 #[derive(Debug)]
 enum Command {
     Listener(ListenerCommand),
-    /// Serve what is there until `deadline`, then end the thread.
+    /// Serve what is there until `deadline`, then end the thread. It was asked for at `begun`.
     Drain {
+        begun: Instant,
         deadline: Instant,
-        done: oneshot::Sender<usize>,
+        done: oneshot::Sender<Cut>,
     },
     #[cfg(test)]
     Panic,
 }
 
+/// What the end of the process has cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// Client connections open at the deadline.
+    pub connections: usize,
+    /// What was under way on them, and tunnels that were told to close before.
+    pub exchanges: Counts,
+}
 /// What every worker is given.
 #[derive(Debug)]
 pub struct Parts {
@@ -113,19 +123,22 @@ impl DataPlane {
         }
     }
 
-    /// Serves what is there until `deadline`; listeners must have been stopped. Returns how many connections were cut.
-    pub async fn drain(&self, deadline: Instant) -> usize {
+    /// Serves what is there until `deadline`; listeners must have been stopped. `begun`: when the process was asked to
+    /// end, which is when the time of tunnels begins.
+    pub async fn drain(&self, begun: Instant, deadline: Instant) -> Cut {
         let mut draining = Vec::new();
         for worker in &self.workers {
             let (done, is_done) = oneshot::channel();
-            let _ = worker.send(Command::Drain { deadline, done });
+            let _ = worker.send(Command::Drain { begun, deadline, done });
             draining.push(is_done);
         }
-        let mut cut = 0;
+        let mut all = Cut::default();
         for is_done in draining {
-            cut += is_done.await.unwrap_or_default();
+            let cut = is_done.await.unwrap_or_default();
+            all.connections += cut.connections;
+            all.exchanges.add(cut.exchanges);
         }
-        cut
+        all
     }
 
     /// Waits for the threads, which end after `drain`. Blocks.
@@ -152,8 +165,8 @@ async fn run(worker: Rc<Worker>, vital: Vital, mut inbox: mpsc::UnboundedReceive
     while let Some(command) = inbox.recv().await {
         match command {
             Command::Listener(command) => obey(&worker, &vital, &mut accepting, command),
-            Command::Drain { deadline, done } => {
-                let _ = done.send(drain(&worker, deadline).await);
+            Command::Drain { begun, deadline, done } => {
+                let _ = done.send(drain(&worker, begun, deadline).await);
                 return;
             }
             #[cfg(test)]
@@ -183,7 +196,7 @@ fn obey(worker: &Rc<Worker>, vital: &Vital, accepting: &mut HashMap<Rc<Bind>, Ac
             }
         }
         ListenerCommand::Remove { address, done } => {
-            if let Some(socket) = accepting.remove(&address) {
+            if let Some((address, socket)) = accepting.remove_entry(&address) {
                 worker.close_listener(&address);
                 let _ = socket.stop.send(done);
             }
@@ -191,24 +204,29 @@ fn obey(worker: &Rc<Worker>, vital: &Vital, accepting: &mut HashMap<Rc<Bind>, Ac
     }
 }
 
-/// Waits until the last client has gone; ends those that are left at the deadline and says how many.
-async fn drain(worker: &Rc<Worker>, deadline: Instant) -> usize {
-    worker.close();
+/// Turns in which everything that was cut ends: the connections, their streams, and what those have begun.
+const LAST_TURNS: usize = 8;
+
+/// Waits until the last client has gone; ends those that are left at the deadline and says what was cut.
+async fn drain(worker: &Rc<Worker>, asked: Instant, deadline: Instant) -> Cut {
+    worker.close(asked, deadline);
     let mut look = tokio::time::interval(TICK.min(Duration::from_millis(20)));
     let begun = Instant::now();
     let arriving = |now| worker.arriving.get() > 0 && now - begun < GRACE;
     while !worker.clients.borrow().is_empty() || arriving(Instant::now()) {
         if Instant::now() >= deadline {
-            let cut = worker.abort_clients() + worker.arriving.get();
-            // One turn, so that the tasks see their order and the books are written.
-            tokio::task::yield_now().await;
+            let connections = worker.abort_clients() + worker.arriving.get();
+            // So that the tasks see their order and the books are written.
+            for _ in 0..LAST_TURNS {
+                tokio::task::yield_now().await;
+            }
             worker.access.flush();
-            return cut;
+            return Cut { connections, exchanges: worker.cut() };
         }
         look.tick().await;
     }
     worker.access.flush();
-    0
+    Cut { connections: 0, exchanges: worker.cut() }
 }
 
 #[cfg(test)]

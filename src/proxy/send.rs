@@ -70,11 +70,11 @@ pub(super) async fn at_endpoint(
             Err(Failure::Unsent(_)) if is_reused => is_resent = lease.is_http2(),
             // Closed while the request was on its way: once more on a new connection, on nobody's books.
             Err(Failure::Sent(ProxyError::Reset))
-                if is_reused && !exchange.endpoint_is_cut() && outgoing.resend(host, exchange, edits) =>
+                if is_reused && !exchange.is_cut() && outgoing.resend(host, exchange, edits) =>
             {
                 is_resent = true;
             }
-            Err(Failure::Sent(_)) if exchange.endpoint_is_cut() => return Err(Failure::Sent(ProxyError::Cut)),
+            Err(Failure::Sent(_)) if exchange.is_cut() => return Err(Failure::Sent(ProxyError::Cut)),
             Err(failure) => return Err(failure),
         }
     }

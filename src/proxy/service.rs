@@ -18,6 +18,7 @@ use super::client::{Busy, Client};
 use super::early::Early;
 use super::error::{Asked, ProxyError};
 use super::exchange::{Exchange, Head};
+use super::leaving::Leaving;
 use super::outgoing::{Outgoing, Plan, Target};
 use super::request_id::RequestId;
 use super::send::Answer;
@@ -38,7 +39,7 @@ use crate::routing::{Found, Query};
 enum Reply {
     Upstream(Answer),
     /// The connection, or stream, is the endpoint's from here on.
-    Tunnel(Response<()>, Tunnel, Option<RecvStream>),
+    Tunnel(Response<()>, Tunnel, Leaving, Option<RecvStream>),
     /// Made by us, as the file says.
     Local(Response<Body>),
 }
@@ -73,8 +74,8 @@ async fn answer(
     let is_closing = is_doubled || worker.is_closing() || client.closing().is_some();
     let mut answer = match result {
         Ok(Reply::Upstream(answer)) => from_upstream(worker, answer, exchange),
-        Ok(Reply::Tunnel(head, endpoint, stream)) => {
-            let answer = head.map(|()| Body::tunnel(Agreed { endpoint, exchange, stream, busy: None }));
+        Ok(Reply::Tunnel(head, endpoint, leaving, stream)) => {
+            let answer = head.map(|()| Body::tunnel(Agreed { endpoint, exchange, leaving, stream, busy: None }));
             return open_tunnel(answer.map(|body| body.hold(busy)), early);
         }
         Ok(Reply::Local(answer)) => {
@@ -291,7 +292,9 @@ async fn leave_http(
     *head.status_mut() = status;
     exchange.answered(status, false);
     exchange.upgraded();
-    Ok(Reply::Tunnel(head.map(drop), endpoint, stream))
+    let Some((at, time)) = exchange.tunnel() else { return Err(ProxyError::Reset) };
+    let leaving = worker.tunnels.enter((at, exchange.client()), time, worker.rng.borrow_mut().f64());
+    Ok(Reply::Tunnel(head.map(drop), endpoint, leaving, stream))
 }
 
 /// Over HTTP/1.1 the connection's task runs the tunnel when the answer's head is out; over HTTP/2 it runs beside the

@@ -20,14 +20,15 @@ use super::clock::Clock;
 use super::connection::GRACE;
 use super::flush::Flusher;
 use super::http2::Runners;
+use super::leaving::{Closing, Tunnels};
 use super::room::{Means, Pressure};
 use super::stall::Stalls;
 use super::upload::RequestBody;
 use super::view::View;
 use crate::config::{self, Bind};
-use crate::model::Instant;
+use crate::model::{Instant, Kind};
 use crate::net::upstream::{Settings, Upstream};
-use crate::pool::Endpoint;
+use crate::pool::{Counts, Endpoint};
 use crate::state::Snapshot;
 use crate::telemetry::{AccessLog, Cells, Format};
 
@@ -70,8 +71,13 @@ pub(super) struct Worker {
     pub(super) clients: RefCell<Slab<Rc<Client>>>,
     /// Connections that have not said yet whose they are; see `arrival`.
     pub(super) arriving: Cell<usize>,
+    pub(super) tunnels: Rc<Tunnels>,
+    /// Listeners that are gone and still have connections.
+    gone: RefCell<Vec<(Rc<Bind>, Duration)>>,
     /// Set when the process goes down: answers say `Connection: close`.
-    closing: Cell<Option<Instant>>,
+    closing: Cell<Option<Closing>>,
+    /// What the end of the process has cut.
+    cut: Cell<Counts>,
 }
 
 impl Worker {
@@ -95,7 +101,10 @@ impl Worker {
             upstreams: RefCell::default(),
             clients: RefCell::default(),
             arriving: Cell::new(0),
+            tunnels: Rc::default(),
+            gone: RefCell::default(),
             closing: Cell::new(None),
+            cut: Cell::default(),
         };
         worker.view();
         worker.means.renew();
@@ -165,24 +174,50 @@ impl Worker {
         self.closing.get().is_some()
     }
 
-    /// The process goes down: from now on connections end with their next answer.
-    pub(super) fn close(&self) {
-        self.closing.set(Some(Instant::now()));
+    /// The process goes down: from now on connections end with their next answer. Tunnels end in time for what was asked
+    /// for at `begun` to be over at `over`.
+    pub(super) fn close(&self, begun: Instant, over: Instant) {
+        self.closing.set(Some(Closing { since: Instant::now(), begun, over }));
     }
 
-    /// The same for the clients of one listener that has left the configuration.
-    pub(super) fn close_listener(&self, address: &Bind) {
-        let now = Instant::now();
-        for (_, client) in self.clients.borrow().iter().filter(|(_, c)| *c.local == *address) {
-            client.close(now);
+    /// The same for the clients of one listener that has left the configuration. What they have begun has as long as the
+    /// most patient split gives.
+    pub(super) fn close_listener(&self, address: &Rc<Bind>) {
+        let (now, view) = (Instant::now(), self.view());
+        let limits = view.snapshot.config.splits.iter().map(|split| split.drain.timeout);
+        let limit = limits.max().unwrap_or_else(|| config::Drain::default().timeout);
+        for (_, client) in self.clients.borrow().iter().filter(|(_, c)| Rc::ptr_eq(&c.local, address)) {
+            client.close(now, limit);
         }
+        let mut gone = self.gone.borrow_mut();
+        gone.retain(|(address, _)| Rc::strong_count(address) > 1);
+        gone.push((address.clone(), limit));
+    }
+
+    /// For one that was still in the queue of a listener that has gone: what `close_listener` gave to the others.
+    pub(super) fn limit_if_gone(&self, address: &Rc<Bind>) -> Option<Duration> {
+        self.gone.borrow().iter().find(|(gone, _)| Rc::ptr_eq(gone, address)).map(|(_, limit)| *limit)
     }
 
     /// Ends every client connection now; returns how many there were.
     pub(super) fn abort_clients(&self) -> usize {
         let clients: Vec<_> = self.clients.borrow().iter().map(|(_, c)| c.clone()).collect();
-        clients.iter().for_each(|c| c.abort());
+        clients.iter().for_each(|c| c.cut());
         clients.len()
+    }
+
+    /// Counted only once the process goes down.
+    pub(super) fn note_cut(&self, kind: Kind) {
+        if self.is_closing() {
+            let mut cut = self.cut.get();
+            cut.add(Counts::one(kind));
+            self.cut.set(cut);
+        }
+    }
+
+    /// What the end of the process has cut so far.
+    pub(super) fn cut(&self) -> Counts {
+        self.cut.get()
     }
 
     /// Runs for ever; see `TICK`.
@@ -203,6 +238,7 @@ impl Worker {
         }
         let view = self.view();
         self.stalls.look();
+        self.tunnels.look(self.clock.now(), self.closing.get());
         self.tidy_clients(&view);
         self.tidy_upstreams();
         self.access.flush();
@@ -212,7 +248,11 @@ impl Worker {
         let now = self.clock.now();
         let over = |since: Instant, limit: Option<Duration>| limit.is_some_and(|l| now.duration_since(since) >= l);
         for (_, client) in self.clients.borrow().iter() {
-            let closing = client.closing().or(self.closing.get());
+            let closing = client.closing().or(self.closing.get().map(|closing| closing.since));
+            if client.is_overdue(now) && client.phase() != Phase::Idle {
+                client.cut();
+                continue;
+            }
             if client.protocol.get() == Some(Protocol::Http2) {
                 tidy_http2(client, now, closing.is_some(), view);
                 continue;
@@ -225,7 +265,8 @@ impl Worker {
                         client.abort();
                     }
                 }
-                Phase::Idle if closing.is_some_and(|at| now.duration_since(at) >= GRACE) => client.finish(),
+                // One that was busy until now has had no chance to say that it would be the last.
+                Phase::Idle if closing.is_some_and(|at| over(at.max(client.since()), Some(GRACE))) => client.finish(),
                 phase => {
                     let Some((_, listener)) = view.listener(&client.listener) else { continue };
                     match phase {
@@ -242,7 +283,7 @@ impl Worker {
         let now = self.clock.now();
         // Held by nobody but this map: the endpoint has left the view and its last exchange is over.
         self.upstreams.borrow_mut().retain(|_, (endpoint, upstream)| {
-            if endpoint.is_cut() {
+            if endpoint.is_over(Kind::Request, now) {
                 upstream.cut();
             }
             upstream.tidy(now, endpoint.is_draining());

@@ -13,9 +13,9 @@ use super::plan::Plan;
 use super::rules::rules;
 use super::secure::Secured;
 use super::{Coin, Snapshot, SplitState, VersionState};
-use crate::config::{Config, Route, Split, Version};
+use crate::config::{Config, Drain, Route, Split, Version};
 use crate::model::{Address, Instant, RouteName, SplitName};
-use crate::pool::{Endpoint, EndpointKey, Member, Pool, Registry};
+use crate::pool::{Deadlines, Endpoint, EndpointKey, Member, Pool, Registry};
 use crate::rate::Limiter;
 use crate::routing::{Owners, RouteTable};
 
@@ -140,11 +140,11 @@ fn key(split: &Split, version: &Version, address: Address) -> EndpointKey {
 pub(super) fn settle_drains(plan: &Plan, snapshot: &Snapshot, now: Instant) {
     for (split, state) in plan.config.splits.iter().zip(&snapshot.splits) {
         let Some(kept) = plan.book.splits.get(&split.name) else { continue };
-        let deadline = deadline(now, split.drain.timeout);
+        let deadlines = deadlines(&split.drain, now);
         for version in &state.versions {
             for endpoint in version.pool.endpoints() {
                 match (kept.drains(&version.name, endpoint.address()), endpoint.is_draining()) {
-                    (true, false) => endpoint.drain(deadline),
+                    (true, false) => endpoint.drain(deadlines),
                     (false, true) => endpoint.undrain(),
                     _ => {}
                 }
@@ -160,13 +160,11 @@ pub(super) fn remove_gone(registry: &Registry, old: &Config, new: &Config, now: 
     };
     let of_split = |split: &Split| split.versions.iter().flat_map(|version| of(split, version)).collect::<Vec<_>>();
     let live: HashSet<_> = new.splits.iter().flat_map(of_split).collect();
-    let timeout =
-        |name: &SplitName| old.splits.iter().find(|s| s.name == *name).map_or(Duration::ZERO, |s| s.drain.timeout);
-    registry.remove_all_but(&live, |key| deadline(now, timeout(&key.split)));
+    let at_once = || Deadlines::new(now, Duration::ZERO, Duration::ZERO);
+    let allowed = |name: &SplitName| old.splits.iter().find(|split| split.name == *name).map(|split| &split.drain);
+    registry.remove_all_but(&live, |key| allowed(&key.split).map_or_else(at_once, |drain| deadlines(drain, now)));
 }
 
-/// `now + timeout`; a time too far to be told counts as a century.
-fn deadline(now: Instant, timeout: Duration) -> Instant {
-    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
-    now + timeout.min(CENTURY)
+fn deadlines(drain: &Drain, now: Instant) -> Deadlines {
+    Deadlines::new(now, drain.timeout, drain.upgraded_timeout)
 }

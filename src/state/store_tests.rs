@@ -208,7 +208,7 @@ fn drains_of_versions_and_endpoints_survive_reload_and_restart() {
         let applied = done(&store, drain("v2", None));
         assert_eq!(applied.events[0].target.as_deref(), Some("v2"));
         assert_eq!(applied.snapshot.splits[0].coin, Coin(vec![(0, w(50))]));
-        let left = applied.snapshot.splits[0].versions[1].pool.endpoints()[0].drain_deadline().unwrap() - before;
+        let left = applied.snapshot.splits[0].versions[1].pool.endpoints()[0].deadlines().unwrap().requests - before;
         assert!((30..35).contains(&left.as_secs()), "{left:?}");
         assert!(!apply(&store, drain("v2", None)).unwrap().changed);
     }
@@ -277,15 +277,17 @@ fn a_reload_touches_only_what_differs() {
 fn what_leaves_the_file_drains_for_as_long_as_the_old_file_said() {
     let dir = dir();
     let mut brief = split("blog", &[("a", 1)]);
-    brief.drain.timeout = Duration::from_secs(3);
+    (brief.drain.timeout, brief.drain.upgraded_timeout) = (Duration::from_secs(3), Duration::from_secs(7));
     let store = open(config(dir.path(), vec![split("shop", &BOTH), brief]));
     let first = store.snapshot();
     let epoch = first.splits[1].epoch;
     let applied = reload(&store, shop(dir.path(), &[("v1", 90)]));
     assert_eq!(applied.events.len(), 2);
-    let left = |e: &crate::pool::Endpoint| e.drain_deadline().unwrap() - crate::model::Instant::now();
+    let left = |e: &crate::pool::Endpoint| e.deadlines().unwrap().requests - crate::model::Instant::now();
     assert!((28..=30).contains(&left(&first.splits[0].versions[1].pool.endpoints()[0]).as_secs()));
     assert!((1..=3).contains(&left(&first.splits[1].versions[0].pool.endpoints()[0]).as_secs()));
+    let upgrades = first.splits[1].versions[0].pool.endpoints()[0].deadlines().unwrap().upgrades;
+    assert!((5..=7).contains(&(upgrades - crate::model::Instant::now()).as_secs()));
     assert!(!first.splits[0].versions[0].pool.endpoints()[0].is_draining());
     let back = reload(&store, config(dir.path(), vec![split("shop", &[("v1", 90)]), split("blog", &[("a", 1)])]));
     assert!(back.snapshot.splits[1].epoch > epoch + 1, "an epoch is never given twice");

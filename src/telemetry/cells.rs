@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::buckets::{self, BUCKETS, PROM_BUCKETS};
-use crate::model::{AcceptFault, Cause, Refusal, Shed};
+use crate::model::{AcceptFault, Cause, Kind, Refusal, Shed};
 
 /// A cell's counts can be read at any time, as a plain value that adds and subtracts.
 pub(super) trait Cell: Default + Debug {
@@ -71,6 +71,7 @@ pub struct VersionCell {
     retries: AtomicU64,
     spilled: AtomicU64,
     rescued: AtomicU64,
+    cut: [AtomicU64; Kind::ALL.len()],
     causes: [AtomicU64; Cause::ALL.len()],
     buckets: [AtomicU64; BUCKETS],
     total: Durations,
@@ -111,6 +112,7 @@ impl Default for VersionCell {
             retries: AtomicU64::new(0),
             spilled: AtomicU64::new(0),
             rescued: AtomicU64::new(0),
+            cut: zeroes(),
             causes: zeroes(),
             buckets: zeroes(),
             total: Durations::default(),
@@ -155,6 +157,11 @@ impl VersionCell {
     pub fn rescue(&self) {
         add(&self.rescued, 1);
     }
+
+    /// Records what was cut at the deadline of a drain.
+    pub fn cut(&self, kind: Kind) {
+        add(&self.cut[kind as usize], 1);
+    }
 }
 
 /// A reading of `Durations`; the sum is in nanoseconds.
@@ -185,6 +192,8 @@ pub(super) struct VersionCounts {
     pub(super) retries: u64,
     pub(super) spilled: u64,
     pub(super) rescued: u64,
+    /// By `Kind`.
+    pub(super) cut: [u64; Kind::ALL.len()],
     pub(super) causes: [u64; Cause::ALL.len()],
     pub(super) buckets: [u64; BUCKETS],
     pub(super) total: DurationCounts,
@@ -201,6 +210,7 @@ impl Default for VersionCounts {
             retries: 0,
             spilled: 0,
             rescued: 0,
+            cut: [0; Kind::ALL.len()],
             causes: Default::default(),
             buckets: [0; BUCKETS],
             total: DurationCounts::default(),
@@ -221,6 +231,7 @@ impl Cell for VersionCell {
             retries: read(&self.retries),
             spilled: read(&self.spilled),
             rescued: read(&self.rescued),
+            cut: read_all(&self.cut),
             causes: read_all(&self.causes),
             buckets: read_all(&self.buckets),
             total: self.total.read(),
@@ -239,6 +250,7 @@ impl Additive for VersionCounts {
             retries: self.retries.wrapping_sub(earlier.retries),
             spilled: self.spilled.wrapping_sub(earlier.spilled),
             rescued: self.rescued.wrapping_sub(earlier.rescued),
+            cut: array_since(&self.cut, &earlier.cut),
             causes: array_since(&self.causes, &earlier.causes),
             buckets: array_since(&self.buckets, &earlier.buckets),
             total: self.total.since(&earlier.total),
@@ -254,6 +266,7 @@ impl Additive for VersionCounts {
         self.retries = self.retries.wrapping_add(other.retries);
         self.spilled = self.spilled.wrapping_add(other.spilled);
         self.rescued = self.rescued.wrapping_add(other.rescued);
+        array_add(&mut self.cut, &other.cut);
         array_add(&mut self.causes, &other.causes);
         array_add(&mut self.buckets, &other.buckets);
         self.total.add(&other.total);
@@ -447,6 +460,7 @@ mod tests {
     #[test]
     fn index_of_a_cause_and_a_refusal_is_its_place_in_all() {
         assert!(Cause::ALL.iter().enumerate().all(|(i, cause)| *cause as usize == i));
+        assert!(Kind::ALL.iter().enumerate().all(|(i, kind)| *kind as usize == i));
         assert!(Refusal::ALL.iter().enumerate().all(|(i, refusal)| *refusal as usize == i));
     }
 

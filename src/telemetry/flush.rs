@@ -88,7 +88,8 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::model::{
-        AcceptFault, Cause, ListenerName, Refusal, Revision, RouteName, Shed, Source, SplitName, VersionName, Weight,
+        AcceptFault, Cause, Kind, ListenerName, Refusal, Revision, RouteName, Shed, Source, SplitName, VersionName,
+        Weight,
     };
     use crate::telemetry::{CertificateGauge, EndpointGauges, Finish, Reloads, SplitGauges, VersionGauges};
 
@@ -212,6 +213,7 @@ mod tests {
                 responses.count(200);
                 cell.error(Cause::NoEndpoint);
                 cell.retry();
+                cell.cut(Kind::Stream);
             }
         }
 
@@ -258,6 +260,8 @@ mod tests {
             ("weir_responses_total{code='200',route='all',split='shop'}", 5.0),
             ("weir_errors_total{reason='no-endpoint',split='shop',version='v1'}", 5.0),
             ("weir_retries_total{split='shop',version='v1'}", 5.0),
+            ("weir_drain_aborted_total{kind='stream',split='shop',version='v1'}", 5.0),
+            ("weir_drain_aborted_total{kind='upgrade',split='shop',version='v1'}", 0.0),
             ("weir_connections{listener='web'}", 2.0),
             ("weir_tls_handshakes_total{listener='web',result='ok'}", 2.0),
             ("weir_tls_handshakes_total{listener='web',result='failed'}", 1.0),

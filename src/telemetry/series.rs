@@ -16,7 +16,7 @@ use super::cells::{CodeCounts, ListenerCounts, VersionCounts};
 use super::gauges::{CertificateGauge, EndpointGauges, Gauges, SplitGauges, VersionGauges};
 use super::registry::{Collected, RequestKey, ResponseKey, VersionKey};
 use crate::config::Config;
-use crate::model::{AcceptFault, Cause, ListenerName, Refusal, Shed, Source, SplitName};
+use crate::model::{AcceptFault, Cause, Kind, ListenerName, Refusal, Shed, Source, SplitName};
 
 type Labels<'a> = &'a [(&'static str, &'a str)];
 
@@ -31,6 +31,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("weir_retries_total", "Attempts at another endpoint of the same version."),
     ("weir_spilled_requests_total", "Requests that went to other versions, since theirs had no endpoint to use."),
     ("weir_rescued_requests_total", "Requests that failed at their version and were answered by stable."),
+    ("weir_drain_aborted_total", "Requests, streams and tunnels that a drain or the end of the process has cut."),
     ("weir_tls_handshakes_total", "TLS handshakes of clients by result."),
     ("weir_accept_errors_total", "Times that accepting failed or had to wait, by what was lacking."),
     ("weir_shed_connections_total", "Client connections closed for the sake of others."),
@@ -83,6 +84,7 @@ struct VersionSeries {
     retries: Counter,
     spilled: Counter,
     rescued: Counter,
+    cut: [Counter; Kind::ALL.len()],
 }
 
 impl VersionSeries {
@@ -91,6 +93,7 @@ impl VersionSeries {
         self.retries.increment(counts.retries);
         self.spilled.increment(counts.spilled);
         self.rescued.increment(counts.rescued);
+        self.cut.iter().zip(counts.cut).for_each(|(counter, n)| counter.increment(n));
     }
 }
 
@@ -328,6 +331,9 @@ fn version_series(recorder: &PrometheusRecorder, (split, version): &VersionKey) 
         retries: counter(recorder, "weir_retries_total", &labels),
         spilled: counter(recorder, "weir_spilled_requests_total", &labels),
         rescued: counter(recorder, "weir_rescued_requests_total", &labels),
+        cut: Kind::ALL.map(|kind| {
+            counter(recorder, "weir_drain_aborted_total", &[labels[0], labels[1], ("kind", kind.as_str())])
+        }),
     }
 }
 

@@ -13,6 +13,7 @@ mod cli;
 mod crash;
 mod descriptors;
 mod drain;
+mod drain_protocols;
 mod errors;
 mod faulty_origin;
 mod floods;

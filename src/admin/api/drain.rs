@@ -158,12 +158,15 @@ impl Targets {
 
     fn describe(&self, split: String, version: String) -> DrainDto {
         let now = Instant::now();
-        let left = |e: &Endpoint| e.drain_deadline().map(|at| at.saturating_duration_since(now).as_secs());
-        let one = |t: &Target| DrainEndpointDto {
-            address: t.address().to_string(),
-            removed: t.removed,
-            in_flight: t.endpoint.counts().into(),
-            cut_in_seconds: left(&t.endpoint).filter(|_| t.endpoint.counts().total() > 0),
+        let one = |t: &Target| {
+            let counts = t.endpoint.counts();
+            let next_cut = t.endpoint.deadlines().and_then(|deadlines| deadlines.next(counts));
+            DrainEndpointDto {
+                address: t.address().to_string(),
+                removed: t.removed,
+                in_flight: counts.into(),
+                cut_in_seconds: next_cut.map(|at| at.saturating_duration_since(now).as_secs()),
+            }
         };
         let in_flight = self.in_flight();
         DrainDto {

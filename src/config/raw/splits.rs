@@ -159,8 +159,7 @@ impl Default for RawUpstreamTimeouts {
 pub struct RawDrain {
     /// After this its requests are cut.
     pub timeout: Dur,
-    /// The same for WebSocket and CONNECT streams.
-    #[schemars(extend("x-weir-not-yet" = true))]
+    /// The same for WebSocket and CONNECT streams, which are told to close before it.
     pub upgraded_timeout: Dur,
     /// A new endpoint's share grows over this time.
     #[schemars(extend("x-weir-not-yet" = true))]

@@ -37,7 +37,7 @@ fn split(name: &str, raw: &RawSplit, admin: Option<SocketAddr>, path: &Path, cx:
             stall: raw.timeouts.stall.limit(),
             idle: raw.timeouts.idle.limit(),
         },
-        drain: Drain { timeout: raw.drain.timeout.0 },
+        drain: Drain { timeout: raw.drain.timeout.0, upgraded_timeout: raw.drain.upgraded_timeout.0 },
         pool: PoolLimits { idle_per_endpoint: raw.pool.idle_per_endpoint, max_in_flight: raw.pool.max_in_flight },
         versions,
     })

@@ -127,8 +127,10 @@ pub struct UpstreamTimeouts {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Drain {
-    /// After this a leaving endpoint's requests are cut.
+    /// After this a leaving endpoint's requests and streams are cut.
     pub timeout: Duration,
+    /// After this its tunnels are.
+    pub upgraded_timeout: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]

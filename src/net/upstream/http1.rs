@@ -47,10 +47,13 @@ impl<B: SendBody> Http1<B> {
         let io = TokioIo::new(Watched::new(stream, watch.clone()));
         let handshake = Builder::new().writev(false).max_header_size(HEAD_LIMIT).handshake(io).await;
         let (sender, connection) = handshake.map_err(DialError::handshake)?;
-        let task = upstream.spawn(async move {
-            // Its error reaches whoever waits for the answer; an idle one that ends concerns nobody.
-            let _ = connection.with_upgrades().await;
-        });
+        let task = upstream.spawn(
+            async move {
+                // Its error reaches whoever waits for the answer; an idle one that ends concerns nobody.
+                let _ = connection.with_upgrades().await;
+            },
+            None,
+        );
         Ok(Self { sender, task, watch, generation })
     }
 

@@ -6,6 +6,7 @@
 //! too, but gRPC servers take those for an attack.)
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use h2::Reason;
 use h2::client::{Builder, Connection, SendRequest};
 use http::uri::Scheme;
 use http::{Request, Response};
+use slab::Slab;
 use tokio::task::JoinHandle;
 
 use super::dial::Stream;
@@ -41,6 +43,7 @@ const UNKNOWN: usize = usize::MAX - 1;
 pub(super) struct Http2 {
     sender: SendRequest<Bytes>,
     scheme: Scheme,
+    open: Rc<Open>,
     held: Cell<usize>,
     /// Not used for new requests: it is over, it was told to end, or the settings have changed.
     is_closed: Cell<bool>,
@@ -54,12 +57,14 @@ impl Http2 {
         let scheme = if matches!(stream, Stream::Tls(_)) { Scheme::HTTPS } else { Scheme::HTTP };
         let (sender, mut connection) = builder().handshake(stream).await.map_err(DialError::handshake)?;
         settings(&sender, &mut connection).await?;
-        upstream.spawn(async move {
+        let open = Rc::<Open>::default();
+        let run = async move {
             // Its error reaches whoever waits for an answer.
             let _ = connection.await;
-        });
+        };
+        upstream.spawn(run, Some(open.clone()));
         let (held, is_closed, idle_since) = (Cell::new(0), Cell::new(false), Cell::new(None));
-        Ok(Rc::new(Self { sender, scheme, held, is_closed, idle_since }))
+        Ok(Rc::new(Self { sender, scheme, open, held, is_closed, idle_since }))
     }
 
     /// Whether new requests may use it.
@@ -80,7 +85,7 @@ impl Http2 {
         (self.held.get() < self.places() && self.is_open()).then(|| {
             self.held.set(self.held.get() + 1);
             self.idle_since.set(None);
-            Slot { connection: self.clone(), stream: None, upload: None, is_done: false }
+            Slot { connection: self.clone(), stream: None, place: None, upload: None, is_done: false }
         })
     }
 
@@ -141,6 +146,8 @@ fn is_alive(sender: &mut SendRequest<Bytes>) -> bool {
 pub(super) struct Slot<B> {
     connection: Rc<Http2>,
     stream: Option<Rc<SentStream<B>>>,
+    /// Among those that a cut ends.
+    place: Option<usize>,
     upload: Option<JoinHandle<()>>,
     /// Read to its end, or handed over as a tunnel.
     is_done: bool,
@@ -178,6 +185,7 @@ impl<B: SendBody> Slot<B> {
             self.upload = Some(tokio::task::spawn_local(upload(stream.clone())));
         }
         self.stream = Some(stream.clone());
+        self.place = Some(connection.open.enter(stream.clone()));
         Ok(Answer::new(self, answer, Some(kept), stream, interim))
     }
 
@@ -207,6 +215,7 @@ impl<B: SendBody> Slot<B> {
     /// Takes the sending half out, for a tunnel; the slot stays with it.
     pub(super) fn take_stream(&mut self) -> Option<h2::SendStream<Bytes>> {
         self.is_done = true;
+        self.place.take().into_iter().for_each(|place| self.connection.open.leave(place));
         self.stream.take().and_then(|stream| stream.take())
     }
 }
@@ -214,6 +223,7 @@ impl<B: SendBody> Slot<B> {
 impl<B> Drop for Slot<B> {
     fn drop(&mut self) {
         self.connection.held.set(self.connection.held.get().saturating_sub(1));
+        self.place.take().into_iter().for_each(|place| self.connection.open.leave(place));
         if self.is_done {
             return;
         }
@@ -223,6 +233,42 @@ impl<B> Drop for Slot<B> {
         if let Some(stream) = self.stream.take() {
             stream.reset(Reason::CANCEL);
         }
+    }
+}
+
+/// The streams of a connection that are exchanges and no tunnels.
+#[derive(Default)]
+pub(super) struct Open(RefCell<Slab<Rc<dyn Cut>>>);
+
+impl fmt::Debug for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Open({})", self.0.borrow().len())
+    }
+}
+
+impl Open {
+    fn enter(&self, stream: Rc<dyn Cut>) -> usize {
+        self.0.borrow_mut().insert(stream)
+    }
+
+    fn leave(&self, place: usize) {
+        self.0.borrow_mut().try_remove(place);
+    }
+
+    /// Resets them all; whoever waits for one is woken and finds it so.
+    pub(super) fn cut(&self) {
+        self.0.borrow().iter().for_each(|(_, stream)| stream.cut());
+    }
+}
+
+/// What is the same of streams with any body.
+trait Cut {
+    fn cut(&self);
+}
+
+impl<B: SendBody> Cut for SentStream<B> {
+    fn cut(&self) {
+        self.reset(Reason::CANCEL);
     }
 }
 

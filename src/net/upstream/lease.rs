@@ -109,14 +109,12 @@ impl<B: SendBody> Lease<B> {
             Some(Carrier::Http1(_)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 // Its connection's task has ended by then, so that the lease, when it is dropped, ends nothing.
                 let upgraded = hyper::upgrade::on(&mut *response).await.map_err(io::Error::other)?;
-                let (cut, place) = upstream.tunnel();
-                Ok(Tunnel::http1(upgraded, cut, (place, upstream)))
+                Ok(Tunnel::http1(upgraded, upstream))
             }
             Some(Carrier::Http2(slot)) if response.status().is_success() => {
                 let receive = mem::take(response.body_mut()).into_http2();
                 let (Some(receive), Some(send)) = (receive, slot.take_stream()) else { return Err(no_tunnel()) };
-                let (cut, place) = upstream.tunnel();
-                Ok(Tunnel::http2(receive, send, cut, (place, self.carrier.take(), upstream)))
+                Ok(Tunnel::http2(receive, send, (self.carrier.take(), upstream)))
             }
             _ => Err(no_tunnel()),
         }

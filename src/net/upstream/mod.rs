@@ -21,7 +21,6 @@ mod tests;
 mod tunnel;
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +30,6 @@ use hyper::body::Body;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use slab::Slab;
-use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 pub use self::error::{DialError, SendError, SendFault};
@@ -39,7 +37,7 @@ pub use self::lease::Lease;
 pub use self::tunnel::Tunnel;
 
 use self::http1::Http1;
-use self::http2::Shared;
+use self::http2::{Open, Shared};
 use self::setup::Setup;
 use crate::config::Protocol;
 use crate::model::{Address, Instant};
@@ -108,11 +106,10 @@ pub struct Upstream<B> {
 /// What `cut` ends.
 #[derive(Debug)]
 enum Alive {
-    Connection(AbortHandle),
-    /// By being dropped.
-    Tunnel {
-        _ends: oneshot::Sender<Infallible>,
-    },
+    /// Carries one exchange and nothing else.
+    Http1(AbortHandle),
+    /// Its tunnels are spared.
+    Http2(Rc<Open>),
 }
 
 impl<B: SendBody> Upstream<B> {
@@ -178,12 +175,12 @@ impl<B: SendBody> Upstream<B> {
         }
     }
 
-    /// Ends every connection and tunnel, whatever it is doing.
+    /// Ends every exchange, whatever it is doing; tunnels go on, those too that share a connection with exchanges.
     pub fn cut(&self) {
-        let live: Vec<_> = self.live.borrow_mut().drain().collect();
-        for alive in live {
-            if let Alive::Connection(task) = alive {
-                task.abort();
+        for (_, alive) in self.live.borrow().iter() {
+            match alive {
+                Alive::Http1(task) => task.abort(),
+                Alive::Http2(open) => open.cut(),
             }
         }
     }
@@ -217,8 +214,8 @@ impl<B: SendBody> Upstream<B> {
         }
     }
 
-    /// Runs a connection.
-    fn spawn(self: &Rc<Self>, connection: impl Future<Output = ()> + 'static) -> AbortHandle {
+    /// Runs a connection; `open` are its streams if it speaks HTTP/2.
+    fn spawn(self: &Rc<Self>, connection: impl Future<Output = ()> + 'static, open: Option<Rc<Open>>) -> AbortHandle {
         let mut live = self.live.borrow_mut();
         let entry = live.vacant_entry();
         let guard = Live { upstream: Rc::downgrade(self), key: entry.key() };
@@ -226,15 +223,9 @@ impl<B: SendBody> Upstream<B> {
             let _guard = guard;
             connection.await;
         });
-        entry.insert(Alive::Connection(task.abort_handle()));
-        task.abort_handle()
-    }
-
-    /// A tunnel's place among the live connections, and what tells it that it is cut.
-    fn tunnel(self: &Rc<Self>) -> (oneshot::Receiver<Infallible>, Live<B>) {
-        let (ends, cut) = oneshot::channel();
-        let key = self.live.borrow_mut().insert(Alive::Tunnel { _ends: ends });
-        (cut, Live { upstream: Rc::downgrade(self), key })
+        let handle = task.abort_handle();
+        entry.insert(open.map_or(Alive::Http1(handle.clone()), Alive::Http2));
+        handle
     }
 }
 
@@ -245,7 +236,7 @@ fn with_alpn(mut settings: Settings) -> Settings {
     settings
 }
 
-/// A place in `Upstream::live`, given up when its task ends or is aborted, or its tunnel is dropped.
+/// A place in `Upstream::live`, given up when its task ends or is aborted.
 struct Live<B> {
     upstream: Weak<Upstream<B>>,
     key: usize,
@@ -254,8 +245,7 @@ struct Live<B> {
 impl<B> Drop for Live<B> {
     fn drop(&mut self) {
         let Some(upstream) = self.upstream.upgrade() else { return };
-        // While `cut` is at work, it holds the slab and has emptied it already.
-        let gone = upstream.live.try_borrow_mut().ok().and_then(|mut live| live.try_remove(self.key));
-        drop(gone);
+        // A runtime that ends may drop the task amid `cut`.
+        let _ = upstream.live.try_borrow_mut().map(|mut live| live.try_remove(self.key));
     }
 }

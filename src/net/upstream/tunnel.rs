@@ -1,27 +1,23 @@
 //! A connection, or an HTTP/2 stream, that has left HTTP behind: bytes both ways until either side ends.
 //!
-//! Invariant: a tunnel is one of its endpoint's live connections for as long as it lasts, so `Upstream::cut` ends it.
+//! Invariant: its end is its owner's affair; `Upstream::cut` does not touch it, since tunnels may outlive requests.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::oneshot;
 
 use crate::net::duplex::Duplex;
 
 /// See the file's head. Dropping it ends what is under it.
 pub struct Tunnel {
     under: Under,
-    /// Ends when the endpoint is cut.
-    cut: oneshot::Receiver<Infallible>,
-    /// Its place among the live connections, its HTTP/2 slot, and the upstream, which would cut it by ending.
+    /// Its HTTP/2 slot, and the upstream, which a worker keeps for as long as it has tunnels.
     _place: Box<dyn std::any::Any>,
 }
 
@@ -31,31 +27,17 @@ enum Under {
 }
 
 impl Tunnel {
-    pub(super) fn http1(upgraded: Upgraded, cut: oneshot::Receiver<Infallible>, place: impl std::any::Any) -> Self {
-        Self { under: Under::Http1(TokioIo::new(upgraded)), cut, _place: Box::new(place) }
+    pub(super) fn http1(upgraded: Upgraded, place: impl std::any::Any) -> Self {
+        Self { under: Under::Http1(TokioIo::new(upgraded)), _place: Box::new(place) }
     }
 
-    pub(super) fn http2(
-        receive: h2::RecvStream,
-        send: h2::SendStream<Bytes>,
-        cut: oneshot::Receiver<Infallible>,
-        place: impl std::any::Any,
-    ) -> Self {
-        Self { under: Under::Http2(Duplex::new(receive, send)), cut, _place: Box::new(place) }
-    }
-
-    /// Both directions ask; only a reader is woken, which a tunnel always has.
-    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let _ = ready!(Pin::new(&mut self.cut).poll(cx));
-        Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, "the endpoint was cut"))
+    pub(super) fn http2(receive: h2::RecvStream, send: h2::SendStream<Bytes>, place: impl std::any::Any) -> Self {
+        Self { under: Under::Http2(Duplex::new(receive, send)), _place: Box::new(place) }
     }
 }
 
 impl AsyncRead for Tunnel {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let Poll::Ready(error) = self.poll_cut(cx) {
-            return Poll::Ready(Err(error));
-        }
         match &mut self.under {
             Under::Http1(io) => Pin::new(io).poll_read(cx, buf),
             Under::Http2(io) => Pin::new(io).poll_read(cx, buf),

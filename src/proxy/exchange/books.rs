@@ -95,6 +95,9 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let latency = self.started.elapsed();
+        if self.client.is_cut() && matches!(self.end, End::Open | End::Streaming(_)) {
+            self.note_cut();
+        }
         if let End::Failed(why) = self.end {
             why.refusal().into_iter().for_each(|r| self.client.cell.refused(r));
         }

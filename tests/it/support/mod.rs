@@ -15,6 +15,7 @@ mod recorder;
 pub mod strict;
 mod tls;
 mod tool;
+pub mod websocket;
 mod weir;
 mod wire;
 
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 pub use admin::Admin;
 pub use conf::Conf;
+pub use frames::Frames;
 pub use gate::Gate;
 pub use load::{Load, Plan, Report};
 pub use mortal::Mortal;

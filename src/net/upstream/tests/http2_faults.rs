@@ -9,6 +9,7 @@ use super::*;
 const PREFACE: usize = 24;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GO_AWAY: u8 = 7;
 const END_HEADERS: u8 = 4;
@@ -277,11 +278,15 @@ fn a_cut_ends_every_stream() {
         let script = origin(async move {
             wire.frame(HEADERS).await;
             cutter.cut();
+            wire.frame(RST_STREAM).await;
             wire.ended().await;
         });
         assert_eq!(fault_of(&mut lease, get("/")).await, SendFault::Closed);
+        drop(lease);
+        // What drains keeps no connection without streams.
+        upstream.tidy(Instant::now(), true);
         script.await.unwrap();
         assert!(upstream.checkout().is_none());
-        assert_eq!(live(&upstream), 0);
+        until("the connection is gone", || live(&upstream) == 0).await;
     });
 }

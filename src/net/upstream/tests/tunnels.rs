@@ -87,12 +87,12 @@ fn a_tunnel_over_http1() {
         let mut tunnel = open(&upstream, websocket_http1()).await;
         echoes(&mut tunnel).await;
         assert_eq!(Rc::strong_count(&upstream), 2, "an endpoint that leaves keeps its tunnels");
-        until("it is the one live thing", || live(&upstream) == 1).await;
+        until("HTTP is over", || live(&upstream) == 0).await;
         tunnel.shutdown().await.unwrap();
         assert_eq!(tunnel.read(&mut [0; 8]).await.unwrap(), 0);
         script.await.unwrap();
         drop(tunnel);
-        assert_eq!(live(&upstream), 0);
+        assert_eq!(Rc::strong_count(&upstream), 1);
     });
 }
 
@@ -116,18 +116,68 @@ fn a_tunnel_over_http2_leaves_its_connection_to_others() {
 }
 
 #[test]
-fn a_cut_ends_tunnels() {
+fn a_cut_of_requests_spares_tunnels() {
     local(async {
         let (over_http1, _script) = http1().await;
         let (over_http2, _origin) = http2().await;
         for (upstream, request) in [(over_http1, websocket_http1()), (over_http2, websocket_http2())] {
             let mut tunnel = open(&upstream, request).await;
-            let reader = tokio::task::spawn_local(async move { tunnel.read(&mut [0; 8]).await.map(|_| ()) });
-            tokio::task::yield_now().await;
             upstream.cut();
-            reader.await.unwrap().expect_err("it is cut");
-            until("nothing is left", || live(&upstream) == 0).await;
+            echoes(&mut tunnel).await;
         }
+    });
+}
+
+/// One connection carries all three.
+#[test]
+fn a_cut_ends_the_streams_beside_a_tunnel() {
+    local(async {
+        let enabled = |builder: &mut h2::server::Builder| {
+            builder.enable_connect_protocol();
+        };
+        let asked = Rc::new(Cell::new(0));
+        let count = asked.clone();
+        let script = async move |request: Request<h2::RecvStream>, mut respond: h2::server::SendResponse<Bytes>| {
+            count.set(count.get() + 1);
+            let mut held = Vec::new();
+            match request.uri().path() {
+                "/chat" => {
+                    let send = respond.send_response(ok(), false).unwrap();
+                    let mut tunnel = Duplex::new(request.into_body(), send);
+                    tunnel.write_all(b"hello").await.unwrap();
+                    let mut buffer = [0; 64];
+                    while let Ok(n @ 1..) = tunnel.read(&mut buffer).await {
+                        tunnel.write_all(&buffer[..n]).await.unwrap();
+                    }
+                }
+                "/body" => held.push(respond.send_response(ok(), false).unwrap()),
+                _ => {}
+            }
+            let reset = std::future::poll_fn(|cx| match held.first_mut() {
+                Some(send) => send.poll_reset(cx),
+                None => respond.poll_reset(cx),
+            });
+            assert_eq!(reset.await.unwrap(), h2::Reason::CANCEL);
+        };
+        let script = Rc::new(script);
+        let origin = Origin::new(enabled, move |request, respond| {
+            let script = script.clone();
+            async move { script(request, respond).await }
+        });
+        let origin = origin.await;
+        let upstream = origin.upstream();
+        let mut tunnel = open(&upstream, websocket_http2()).await;
+        let mut with_body = upstream.checkout().unwrap();
+        let answer = send(&mut with_body, get("/body")).await.unwrap();
+        let mut waiting = upstream.checkout().unwrap();
+        let no_answer = tokio::task::spawn_local(async move { send(&mut waiting, get("/none")).await.map(drop) });
+        let body = tokio::task::spawn_local(async move { answer.into_body().collect().await.map(drop) });
+        until("both are waiting", || asked.get() == 3).await;
+        upstream.cut();
+        body.await.unwrap().expect_err("its stream is cut");
+        assert_eq!(no_answer.await.unwrap().expect_err("so is this one").kind, SendFault::Closed);
+        echoes(&mut tunnel).await;
+        assert_eq!(origin.connections.get(), 1);
     });
 }
 

@@ -16,6 +16,7 @@ mod deadlines;
 mod early;
 mod error;
 mod exchange;
+mod fields;
 mod flush;
 mod framing;
 #[cfg(feature = "fuzzing")]

@@ -81,6 +81,11 @@ impl Body {
         Some(*agreed)
     }
 
+    /// No endpoint's.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self.kind, Kind::Full(_))
+    }
+
     /// Keeps the client's connection marked busy for as long as this body lives.
     pub(super) fn hold(mut self, busy: Busy) -> Self {
         self._busy = Some(busy);

@@ -16,6 +16,7 @@ use http::{HeaderValue, StatusCode};
 use super::choose::{Choice, Picked};
 use super::client::Client;
 use super::error::ProxyError;
+use super::fields::Fields;
 use super::grpc;
 use super::headers::{self, Forwarded};
 use super::request_id::RequestId;
@@ -82,6 +83,8 @@ pub(super) struct Exchange {
     upload: Option<Rc<Upload>>,
     bytes_in: u64,
     bytes_out: u64,
+    /// Of the request's head, as it came.
+    pub(super) asked: Fields,
     pub(super) is_grpc: bool,
     grpc_status: Option<u8>,
     /// Latency is that of the answer's head: gRPC, event streams, tunnels.
@@ -120,6 +123,7 @@ impl Exchange {
             upload: None,
             bytes_in: 0,
             bytes_out: 0,
+            asked: Fields::default(),
             is_grpc: false,
             grpc_status: None,
             is_stream: false,

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use super::fields::{Field, Fields};
 use crate::config::HeaderEdits;
 
 const VIA: HeaderValue = HeaderValue::from_static("1.1 weir");
@@ -37,8 +38,9 @@ pub(super) struct Forwarded<'a> {
 
 /// Makes a client's header fields into those for the endpoint.
 pub(super) fn prepare_request(headers: &mut HeaderMap, received: Version, forwarded: Forwarded<'_>) {
-    has_two_framings(headers);
-    let takes_trailers = takes_trailers(headers);
+    let fields = Fields::of(headers);
+    has_two_framings(headers, fields);
+    let takes_trailers = fields.has(Field::Te) && takes_trailers(headers);
     if forwarded.is_trusted {
         remove_connection_fields(headers, is_twin);
     } else {
@@ -134,9 +136,11 @@ pub(super) fn edit(headers: &mut HeaderMap, edits: &HeaderEdits) {
 /// Makes an endpoint's header fields into those for the client. An answer without `Date` gets one (RFC 9110 6.6.1).
 /// True if the answer was framed in two ways: then its connection must not be used again (faults.md 3.2).
 pub(super) fn prepare_response(headers: &mut HeaderMap, received: Version, date: &HeaderValue) -> bool {
-    let is_odd = has_two_framings(headers);
+    let fields = Fields::of(headers);
+    let is_odd = has_two_framings(headers, fields);
     remove_connection_fields(headers, |_| false);
-    if !headers.contains_key(header::DATE) {
+    // Its `Connection` may have named the date away.
+    if !fields.has(Field::Date) || fields.has(Field::Connection) && !headers.contains_key(header::DATE) {
         headers.insert(header::DATE, date.clone());
     }
     add_via(headers, received);
@@ -145,8 +149,8 @@ pub(super) fn prepare_response(headers: &mut HeaderMap, received: Version, date:
 
 /// A message with `Transfer-Encoding` and `Content-Length` is read by the former; the latter must not go on (RFC 9112
 /// section 6.3), since the next reader would believe it.
-fn has_two_framings(headers: &mut HeaderMap) -> bool {
-    headers.contains_key(header::TRANSFER_ENCODING) && headers.remove(header::CONTENT_LENGTH).is_some()
+fn has_two_framings(headers: &mut HeaderMap, fields: Fields) -> bool {
+    fields.has(Field::TransferEncoding) && headers.remove(header::CONTENT_LENGTH).is_some()
 }
 
 /// Names the protocol the message came in (RFC 9110 section 7.6.3).

@@ -17,6 +17,7 @@ mod deadlines;
 mod early;
 mod error;
 mod exchange;
+mod fields;
 mod flow;
 mod flush;
 mod framing;

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header, uri};
 
 use super::error::ProxyError;
 use super::exchange::Exchange;
+use super::fields::Field;
 use super::headers;
 use super::upload::{RequestBody, Upload};
 use super::websocket::Handshake;
@@ -62,7 +63,7 @@ impl Outgoing {
     ) -> Result<Self, ProxyError> {
         let received = std::mem::replace(&mut parts.version, Version::HTTP_11);
         // HTTP/1.0 need not say `Host`, what we send must (RFC 9112 section 3.2).
-        if target.uri.authority().is_some() || !parts.headers.contains_key(header::HOST) {
+        if target.uri.authority().is_some() || !exchange.asked.has(Field::Host) {
             parts.headers.insert(header::HOST, target.host.clone());
         }
         let host = target.host.clone();

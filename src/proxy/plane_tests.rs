@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use super::{Command, DataPlane, Parts, run};
+use super::{Command, Cut, DataPlane, Parts, run};
 use crate::config::{Bind, check_text};
 use crate::lifecycle::Vital;
 use crate::model::{Instant, ListenerName, Shed};

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use h2::RecvStream;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Body as _;
 
 use super::attempt::Trip;
@@ -18,6 +18,7 @@ use super::client::{Busy, Client};
 use super::early::Early;
 use super::error::{Asked, ProxyError};
 use super::exchange::{Exchange, Head};
+use super::fields::{Field, Fields};
 use super::leaving::Leaving;
 use super::outgoing::{Outgoing, Plan, Target};
 use super::request_id::RequestId;
@@ -101,12 +102,15 @@ async fn answer(
 fn open(worker: &Rc<Worker>, view: &Rc<View>, client: &Rc<Client>, request: Option<&Request<Received>>) -> Exchange {
     let now = worker.clock.unix_ms(worker.clock.now());
     let chance = || worker.rng.borrow_mut().u128(..);
-    let request_id = RequestId::new(request.map(Request::headers), client.is_trusted, now, chance);
+    let fields = request.map(|request| Fields::of(request.headers())).unwrap_or_default();
+    let own_id = request.map(Request::headers).filter(|_| fields.has(Field::XRequestId));
+    let request_id = RequestId::new(own_id, client.is_trusted, now, chance);
     let head = request.filter(|_| view.logs_access()).map(|request| Box::new(access_head(request)));
     let mut exchange = Exchange::new(worker.clone(), view.clone(), client.clone(), request_id, head);
     let Some(request) = request else { return exchange };
-    exchange.is_grpc = grpc::is_grpc(request.headers());
-    if request.body().is_end_stream() && headers::asks_to_close(request.headers()) {
+    exchange.asked = fields;
+    exchange.is_grpc = fields.has(Field::ContentType) && grpc::is_grpc(request.headers());
+    if fields.has(Field::Connection) && request.body().is_end_stream() && headers::asks_to_close(request.headers()) {
         client.has_ended.set(true);
     }
     if client.is_trusted {
@@ -123,7 +127,9 @@ async fn reply(
     asked: &mut Option<Request<Received>>,
 ) -> Result<Reply, ProxyError> {
     let Some(request) = asked else { return Err(ProxyError::ClientGone) };
-    framing::check(request.headers(), request.version())?;
+    if exchange.asked.has(Field::TransferEncoding) {
+        framing::check(request.headers(), request.version())?;
+    }
     let (found, selector, target) = match find(worker, view, exchange, request)? {
         Wanted::Here(answer) => return Ok(Reply::Local(answer)),
         Wanted::Split(found, selector, target) => (found, selector, target),
@@ -221,11 +227,13 @@ fn prepare(
     let has_body = !request.body().is_end_stream();
     let Some(request) = asked.take() else { return Err(ProxyError::ClientGone) };
     let (mut parts, mut body) = request.into_parts();
-    if parts.version == Version::HTTP_10 || !has_body {
+    if exchange.asked.has(Field::Expect) && (parts.version == Version::HTTP_10 || !has_body) {
         // Such a client sends its body unasked, or has none to send (RFC 9110 section 10.1.1).
         parts.headers.remove(header::EXPECT);
     }
-    let handshake = websocket::wanted(&parts, has_body, || worker.rng.borrow_mut().u128(..))?;
+    let may_upgrade = exchange.asked.has(Field::Upgrade) || parts.method == Method::CONNECT;
+    let wanted = || websocket::wanted(&parts, has_body, || worker.rng.borrow_mut().u128(..));
+    let handshake = if may_upgrade { wanted()? } else { None };
     let stream = if handshake.is_some() { std::mem::take(&mut body).into_http2() } else { None };
     let stall = || Stall::new(&worker.stalls, listener.and_then(|l| l.timeouts.body));
     let client = matches!(body, Received::Http1(_)).then(|| exchange.client().clone());
@@ -250,7 +258,10 @@ fn finish_head(worker: &Worker, route: &Route, exchange: &mut Exchange, answer: 
         exchange.attempt_failed(ProxyError::Protocol);
         return Err(ProxyError::Protocol);
     }
-    framing::one_length(head.headers_mut()).inspect_err(|why| exchange.attempt_failed(*why))?;
+    if answer.lease.is_http2() {
+        // Over HTTP/1.1 an answer with any other length has been refused.
+        framing::one_length(head.headers_mut()).inspect_err(|why| exchange.attempt_failed(*why))?;
+    }
     exchange.answered(head.status(), is_stream(exchange, head.headers()));
     if exchange.is_grpc {
         exchange.note_grpc_status(grpc::status(head.headers()));

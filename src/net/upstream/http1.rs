@@ -141,8 +141,12 @@ impl<B: SendBody, F: Future<Output = Sent<B>>> Future for Answer<'_, F> {
 /// which may be refused even if both are the same (RFC 9112 section 6.3).
 fn is_valid(head: &Response<Incoming>) -> bool {
     let mut lengths = head.headers().get_all(header::CONTENT_LENGTH).iter();
-    let is_one_number = lengths.next().is_none_or(|length| length.as_bytes().iter().all(u8::is_ascii_digit));
+    let is_one_number = lengths.next().is_none_or(|length| is_number(length.as_bytes()));
     head.status().as_u16() <= 599 && is_one_number && lengths.next().is_none()
+}
+
+fn is_number(length: &[u8]) -> bool {
+    !length.is_empty() && length.iter().all(u8::is_ascii_digit)
 }
 
 fn fault<B: SendBody>(error: &hyper::Error, watch: &Watch) -> SendFault {

@@ -70,7 +70,10 @@ impl<B: SendBody> Lease<B> {
                 Sending::failed(SendError::unsent(request, SendFault::NoExtendedConnect))
             }
             Some(Carrier::Http1(connection)) => {
-                request.headers_mut().remove(header::TE);
+                // Nearly never there, and to find that out by name costs more.
+                if request.headers().keys().any(|name| name == header::TE) {
+                    request.headers_mut().remove(header::TE);
+                }
                 frame(&mut request);
                 Sending::Http1 { answer: connection.send(request, interim) }
             }

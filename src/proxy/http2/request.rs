@@ -30,32 +30,45 @@ pub(super) fn list_limit(header_bytes: usize) -> u32 {
 /// for all clients.
 pub(super) fn admit(request: Request<RecvStream>, header_bytes: usize) -> Result<Request<Received>, Refused> {
     let (mut parts, body) = request.into_parts();
-    let size = checked_size(&parts.headers)? + target_size(&parts.uri);
-    if size > header_bytes {
+    let seen = look(&parts.headers)?;
+    if seen.size + target_size(&parts.uri) > header_bytes {
         return Err(Refused::TooLarge);
     }
     // CONNECT of its old form has no path; it is answered, not served.
     if parts.method != Method::CONNECT || parts.extensions.get::<h2::ext::Protocol>().is_some() {
         to_origin_form(&parts.method, &mut parts.uri, &mut parts.headers)?;
     }
-    join_cookies(&mut parts.headers);
-    let length = one_length(&mut parts.headers);
+    if seen.cookies > 1 {
+        join_cookies(&mut parts.headers);
+    }
+    let length = if seen.lengths > 0 { one_length(&mut parts.headers) } else { None };
     Ok(Request::from_parts(parts, Received::http2(body, length)))
 }
 
-/// The fields' size as HTTP/1.1 writes them. A value with blanks around it would be another one there (RFC 9113 8.2.1).
-fn checked_size(headers: &HeaderMap) -> Result<usize, Refused> {
+/// What one look over the fields tells.
+#[derive(Default)]
+struct Seen {
+    /// As HTTP/1.1 writes them.
+    size: usize,
+    cookies: usize,
+    lengths: usize,
+}
+
+/// Refuses a value with blanks around it, which would be another one in HTTP/1.1 (RFC 9113 8.2.1).
+fn look(headers: &HeaderMap) -> Result<Seen, Refused> {
     const COLON_AND_LINE_END: usize = 4;
     let is_blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
-    let mut size = 0;
+    let mut seen = Seen::default();
     for (name, value) in headers {
         let bytes = value.as_bytes();
         if is_blank(bytes.first()) || is_blank(bytes.last()) {
             return Err(Refused::Malformed);
         }
-        size += name.as_str().len() + bytes.len() + COLON_AND_LINE_END;
+        seen.size += name.as_str().len() + bytes.len() + COLON_AND_LINE_END;
+        seen.cookies += usize::from(name == header::COOKIE);
+        seen.lengths += usize::from(name == header::CONTENT_LENGTH);
     }
-    Ok(size)
+    Ok(seen)
 }
 
 fn target_size(uri: &Uri) -> usize {
@@ -87,10 +100,6 @@ fn is_path(method: &Method, path: &PathAndQuery) -> bool {
 
 /// Crumbs become one field before they go where only one is allowed (RFC 9113 section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
-    let mut crumbs = headers.get_all(header::COOKIE).iter();
-    if crumbs.next().is_none() || crumbs.next().is_none() {
-        return;
-    }
     let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
         headers.insert(header::COOKIE, cookie);
@@ -146,9 +155,11 @@ mod tests {
         assert_eq!(origin_form(Method::GET, "*", &[]).unwrap_err(), Refused::Malformed);
         assert!(origin_form(Method::OPTIONS, "*", &[]).is_ok());
         for value in [" a", "a\t"] {
-            assert_eq!(checked_size(&map(&[("x-a", value)])), Err(Refused::Malformed));
+            assert_eq!(look(&map(&[("x-a", value)])).err(), Some(Refused::Malformed));
         }
-        assert_eq!(checked_size(&map(&[("x-a", "b c"), ("x-b", "")])), Ok("x-a: b c\r\nx-b: \r\n".len()));
+        let seen = look(&map(&[("x-a", "b c"), ("cookie", "1"), ("cookie", "2"), ("content-length", "3")])).unwrap();
+        let text = "x-a: b c\r\ncookie: 1\r\ncookie: 2\r\ncontent-length: 3\r\n";
+        assert_eq!((seen.size, seen.cookies, seen.lengths), (text.len(), 2, 1));
     }
 
     #[test]

@@ -123,7 +123,7 @@ async fn send(
     let (mut parts, body) = answer.into_parts();
     remove_connection_fields(&mut parts.headers);
     let is_empty = is_head || has_no_body(parts.status) || body.is_end_stream();
-    if !is_empty {
+    if !is_empty && body.is_ours() {
         announce_length(&mut parts.headers, &body);
     }
     let sent = respond.borrow_mut().send_response(Response::from_parts(parts, ()), is_empty);

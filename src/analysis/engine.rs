@@ -261,3 +261,7 @@ fn check(w: f64, canary: &Counts, stable: &Counts) -> Result<(), BadTick> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

@@ -95,8 +95,8 @@ mod tests {
         let mut evidence = Evidence::new(1);
         // Long good behaviour: the bet on a bad canary loses everything it has, thousandfold.
         (0..100).for_each(|_| evidence.step(&weights, &[-10.0], 100.0));
-        assert!(evidence.log_e() > 0.05f64.ln());
-        (0..4).for_each(|_| evidence.step(&weights, &[5.0], 1.0));
+        assert!(evidence.log_e() > 0.04f64.ln());
+        (0..4).for_each(|_| evidence.step(&weights, &[6.0], 1.0));
         assert!(evidence.log_e() > 1000f64.ln(), "{}", evidence.log_e());
     }
 }

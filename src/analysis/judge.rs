@@ -2,9 +2,9 @@
 
 use super::bets::Direction;
 use super::engine::{Against, Engine};
-use super::interval::{needed_requests, rate_interval};
+use super::interval::{RateInterval, needed_requests, rate_interval};
 use super::math::log_sum;
-use super::reason::{self, Measure};
+use super::reason::{self, Measure, Sums};
 use super::verdict::{Judgment, Part, Shown, Verdict};
 
 /// Weights of errors, objective and latency in the total.
@@ -24,7 +24,6 @@ impl Engine {
     /// What is to be said by all that was fed so far. Changes nothing.
     pub fn judge(&self) -> Judgment {
         let Finding { verdict, reason, blamed } = self.find();
-        let rate = |tally: &super::counts::Tally| rate_interval(tally.bad as u64, tally.all as u64, SHOWN);
         let proof = self.for_it.proof();
         let (ratio, delta) = (proof.line().ratio, proof.line().delta);
         Judgment {
@@ -34,10 +33,14 @@ impl Engine {
             log_e: self.against.log_e(),
             evidence: self.shown(),
             needed: needed_requests(proof.stable_rate(), ratio, delta, self.settings.false_healthy),
-            canary_rate: rate(&self.sums.canary),
-            stable_rate: rate(&self.sums.stable),
             is_split_wrong: self.against.share.has_fired(),
         }
+    }
+
+    /// Where the failure rates of canary and stable may lie, at 95 %; for display.
+    pub fn rates(&self) -> [RateInterval; 2] {
+        let Sums { canary, stable } = &self.sums;
+        [canary, stable].map(|tally| rate_interval(tally.bad as u64, tally.all as u64, SHOWN))
     }
 
     fn find(&self) -> Finding {
@@ -110,7 +113,7 @@ impl Engine {
     }
 
     /// The objective on latencies, if it says more than the one on errors.
-    fn broken_p99(&self) -> Option<(&reason::Sums, String)> {
+    fn broken_p99(&self) -> Option<(&Sums, String)> {
         let slow = self.against.max_p99.as_ref()?;
         let max = self.settings.latency.as_ref()?.max_p99?;
         let is_louder = slow.objective.log_e() > self.against.objective.log_e();

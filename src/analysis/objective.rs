@@ -35,13 +35,16 @@ pub(super) struct Objective {
     window_bad: f64,
     /// Whether the last tick was left out since stable breaks the bound too.
     is_shared: bool,
+    /// What a bad and a good request are worth, for each alternative. The bound never changes.
+    #[serde(skip)]
+    factors: Option<[[f64; 2]; WORSE]>,
 }
 
 impl Objective {
     /// `bound` strictly within 0..1.
     pub(super) fn new(direction: Direction, bound: f64) -> Self {
         let evidence = Evidence::new(log_weights(direction).len());
-        Self { direction, bound, evidence, window_all: 0.0, window_bad: 0.0, is_shared: false }
+        Self { direction, bound, evidence, window_all: 0.0, window_bad: 0.0, is_shared: false, factors: None }
     }
 
     pub(super) fn step(&mut self, w: f64, canary: &Tally, stable: &Tally) {
@@ -56,15 +59,10 @@ impl Objective {
     }
 
     fn bet(&mut self, canary: &Tally) {
-        let x = self.bound;
-        let gains: [f64; WORSE] = std::array::from_fn(|k| {
-            let q = match self.direction {
-                Direction::Against => x + (1.0 - x) * worse(k),
-                Direction::For => x * MET.get(k).copied().unwrap_or(1.0),
-            };
-            canary.bad * (q / x).ln() + canary.good() * ((1.0 - q) / (1.0 - x)).ln()
-        });
-        self.evidence.step(log_weights(self.direction), &gains, canary.all);
+        let (direction, x) = (self.direction, self.bound);
+        let factors = self.factors.get_or_insert_with(|| std::array::from_fn(|k| log_factors(direction, x, k)));
+        let gains = factors.map(|[bad, good]| canary.bad * bad + canary.good() * good);
+        self.evidence.step(log_weights(direction), &gains, canary.all);
     }
 
     pub(super) fn log_e(&self) -> f64 {
@@ -86,6 +84,14 @@ impl Objective {
             && self.window_all.is_finite()
             && (0.0..=self.window_all).contains(&self.window_bad)
     }
+}
+
+fn log_factors(direction: Direction, x: f64, k: usize) -> [f64; 2] {
+    let q = match direction {
+        Direction::Against => x + (1.0 - x) * worse(k),
+        Direction::For => x * MET.get(k).copied().unwrap_or(1.0),
+    };
+    [(q / x).ln(), ((1.0 - q) / (1.0 - x)).ln()]
 }
 
 fn log_weights(direction: Direction) -> &'static [f64] {

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::bets::Direction;
-use super::interval::RateInterval;
 
 /// What the evidence says of the canary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,9 +77,6 @@ pub struct Judgment {
     /// Canary requests, from the rollout's start, that the proof of the present step takes on average; `None` if no
     /// number is enough.
     pub needed: Option<u64>,
-    /// Where the failure rates may lie, at 95 %.
-    pub canary_rate: RateInterval,
-    pub stable_rate: RateInterval,
     /// The split is not what the weights say: promotion waits, the comparison is over.
     pub is_split_wrong: bool,
 }

@@ -2,7 +2,8 @@
 //! of `docs/analysis-acceptance.md`.
 //!
 //! Why not among the ordinary tests: hundreds of millions of requests. Seeds are fixed, so a run is repeatable. Rule:
-//! the engine is looked at after every canary failure and at least every hundred requests.
+//! the engine is looked at after every canary failure and at least every hundred requests; where a handful of requests
+//! decide, after each.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "the whole binary is test code, helpers included")]
 
 use std::time::Duration;
@@ -256,14 +257,20 @@ impl World {
 
     /// Canary requests, and harmed ones among them, until the canary is called regressed.
     fn until_regressed(&mut self) -> (f64, f64) {
+        const ONE_BY_ONE: usize = 300;
         let before = self.seen;
-        while self.until_look(100).verdict != Verdict::Regressed {}
+        let looks = std::iter::repeat_n(1, ONE_BY_ONE).chain(std::iter::repeat(100));
+        for each in looks {
+            if self.until_look(each).verdict == Verdict::Regressed {
+                break;
+            }
+        }
         ((self.seen[0] - before[0]) as f64, (self.seen[1] - before[1]) as f64)
     }
 
     fn until_healthy(&mut self) -> u64 {
         loop {
-            (0..20).for_each(|_| _ = self.request());
+            (0..100).for_each(|_| _ = self.request());
             let [canary, stable] = self.pending.clone();
             self.engine.settle(self.w, &canary, &stable).unwrap();
             if self.tick().verdict == Verdict::Healthy {

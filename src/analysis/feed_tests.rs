@@ -80,7 +80,7 @@ fn what_hangs_is_slow_at_once_and_its_outcome_comes_when_known() {
     feed.add(0, 1, Side::Canary, &ended(3, 2)).unwrap();
     let released = feed.release(hang + 3);
     let canary = &released.known[0].canary;
-    assert_eq!((canary.all, canary.bad, super::super::counts::total(&canary.buckets)), (3, 2, 0.0));
+    assert_eq!((canary.all, canary.bad, crate::analysis::counts::total(&canary.buckets)), (3, 2, 0.0));
     assert_eq!(sum(&released.settled), (3, 2));
 }
 

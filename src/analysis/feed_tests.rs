@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::analysis::engine::Engine;
+use crate::analysis::meter::{Meter, Origin};
 use crate::analysis::settings::LatencyAllowance;
 
 const FAST: usize = 50;
@@ -175,6 +177,38 @@ fn nothing_is_kept_of_what_is_over() {
     }
     assert!(feed.bins.len() <= 302, "{}", feed.bins.len());
     assert!(feed.cold.len() <= 312, "{}", feed.cold.len());
+}
+
+/// Two processes of two workers, one of them restarted, read twice: the judgment is that of one who saw it all.
+#[test]
+fn sources_merge_into_what_one_would_have_seen() {
+    let (mut meter, mut totals) = (Meter::default(), BTreeMap::<_, BinCounts>::new());
+    let (mut merged, mut alone) = (feed(Order::Auto, Duration::ZERO), feed(Order::Auto, Duration::ZERO));
+    let engine = || Engine::new(settings(Duration::ZERO), &History::default(), &[]).unwrap();
+    let (mut of_merged, mut of_alone) = (engine(), engine());
+    for bin in 0..40 {
+        for i in 0..4 {
+            let generation = if i >= 2 && bin >= 20 { 2 } else { 1 };
+            let origin = Origin { process: u64::from(i / 2), generation, worker: i % 2 };
+            for (side, bad) in [(Side::Canary, u64::from(bin % 9 == 0)), (Side::Stable, 0)] {
+                let new = BinCounts::ended(ended(u64::from(i) + 1, bad).ended);
+                let total = totals.entry((origin, side as u8)).or_default();
+                total.add(&new);
+                for _ in 0..2 {
+                    let difference = meter.take((origin, side as u8), total).unwrap();
+                    merged.add(bin, 1, side, &difference).unwrap();
+                }
+                alone.add(bin, 1, side, &new).unwrap();
+            }
+        }
+        let (merged, alone) = (merged.release(bin + 1), alone.release(bin + 1));
+        assert_eq!(merged, alone);
+        assert_eq!(of_merged.take(&merged), of_alone.take(&alone));
+    }
+    // One failure of each of the four workers in the first bin.
+    let reason = of_merged.judge().reason;
+    assert!(reason.starts_with("errors: canary 4/10 breaks the objective of 1%; stable 0/10; "), "{reason}");
+    assert_eq!(of_merged.snapshot(), of_alone.snapshot());
 }
 
 proptest! {

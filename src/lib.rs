@@ -12,7 +12,7 @@
 //! | 5 | [`proxy`], [`reload`] | workers; strangers to one another |
 //! | 4 | [`state`] | the snapshot and its one write path |
 //! | 3 | [`telemetry`], [`pool`], [`net`], [`tls`], [`lifecycle`] | live parts, each usable alone |
-//! | 2 | [`routing`], [`balance`], [`rate`] | rules |
+//! | 2 | [`routing`], [`balance`], [`analysis`], [`rate`] | rules |
 //! | 1 | [`config`] | the operator's text made safe |
 //! | 0 | [`model`] | words |
 //!
@@ -36,6 +36,7 @@
 //! *epoch*: the number of a split's present coin. *cell*: additive counts of one version on one worker in one epoch.
 
 pub mod admin;
+pub mod analysis;
 pub mod app;
 pub mod balance;
 pub mod cli;

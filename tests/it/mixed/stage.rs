@@ -27,7 +27,7 @@ impl Stage {
     #[track_caller]
     pub fn start(conf: &Conf) -> Self {
         let authority = Authority::new();
-        let weir = Weir::start_with(conf, &[("certs/app", &authority.sign(HOST))], &[]);
+        let weir = Weir::start_with(conf, &[("app", &authority.sign(HOST))], &[]);
         Self { weir, authority }
     }
 
@@ -90,7 +90,7 @@ pub fn conf(versions: &[Version<'_>]) -> Conf {
         .tail(&format!(
             "[defaults]\ndrain = {{ timeout = \"20s\"{tunnels} }}\nretries = {{ attempts = 0 }}\n\
              [listeners.secure]\nbind = \"127.0.0.1:0\"\n\
-             tls = {{ certificates = [{{ cert = \"certs/app.pem\", key = \"certs/app.key\" }}] }}\n\
+             tls = {{ certificates = [{{ cert = \"app.pem\", key = \"app.key\" }}] }}\n\
              [telemetry]\nlog = {{ sample = 0.01 }}\n{rpc}"
         ))
 }

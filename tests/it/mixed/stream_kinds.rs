@@ -119,12 +119,16 @@ async fn request(client: &Client, sender: &mut SendRequest<Bytes>, ask: &Ask) ->
     Ok(())
 }
 
-/// The next bytes, their window given back.
+/// The next bytes, their window given back; `None` at the end, which may come in a frame without any.
 async fn data(stream: &mut RecvStream) -> Result<Option<Bytes>, Trouble> {
-    let Some(data) = stream.data().await else { return Ok(None) };
-    let data = data.map_err(|error| Trouble::failed(&error))?;
-    stream.flow_control().release_capacity(data.len()).map_err(|error| Trouble::failed(&error))?;
-    Ok(Some(data))
+    while let Some(data) = stream.data().await {
+        let data = data.map_err(|error| Trouble::failed(&error))?;
+        stream.flow_control().release_capacity(data.len()).map_err(|error| Trouble::failed(&error))?;
+        if !data.is_empty() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
 }
 
 /// A call whose messages go one by one and come back, each with its number; its end is `grpc-status: 0`.

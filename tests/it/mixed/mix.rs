@@ -103,22 +103,35 @@ impl Mix {
     /// Fails with what has failed so far.
     #[track_caller]
     pub fn check(&self) {
-        if self.tallies.iter().any(|tally| !tally.counts().failures.is_empty()) {
-            let clients = self.counts();
-            let failures: Vec<String> = clients.iter().flat_map(|(_, counts)| counts.failures.clone()).collect();
-            panic!("{} failures: {:#?}\n{}", failures.len(), &failures[..failures.len().min(10)], table(&clients));
-        }
+        let failures = self.failures();
+        let first = &failures[..failures.len().min(10)];
+        assert!(failures.is_empty(), "{} failures: {first:#?}\n{}", failures.len(), table(&self.counts()));
+    }
+
+    /// What has failed so far.
+    pub fn failures(&self) -> Vec<String> {
+        self.tallies.iter().flat_map(|tally| tally.counts().failures.clone()).collect()
     }
 
     fn counts(&self) -> Vec<(String, Counts)> {
         self.tallies.iter().map(|tally| (tally.client.clone(), tally.counts().clone())).collect()
     }
 
-    /// Stops every client after what it is at.
+    /// Stops every client after what it is at; none may have failed.
     #[track_caller]
     pub fn stop(mut self) -> Summary {
         self.end();
         self.check();
+        self.summary()
+    }
+
+    /// `stop`, for tests that want to see failures.
+    pub fn stop_anyhow(mut self) -> Summary {
+        self.end();
+        self.summary()
+    }
+
+    fn summary(&self) -> Summary {
         let clients = self.counts();
         let mut total = Counts::default();
         clients.iter().for_each(|(_, counts)| total.add(counts));
@@ -140,7 +153,7 @@ impl Drop for Mix {
     }
 }
 
-/// A load without a failure.
+/// What a load came to.
 pub struct Summary {
     clients: Vec<(String, Counts)>,
     pub total: Counts,
@@ -169,7 +182,12 @@ impl Summary {
 
     /// Past the test harness' capture.
     pub fn tell(&self, scenario: &str) {
-        crate::support::tell(&format!("{scenario}: {} ok, 0 failed\n{}", self.total.ok, table(&self.clients)));
+        crate::support::tell(&format!(
+            "{scenario}: {} ok, {} failed\n{}",
+            self.total.ok,
+            self.total.failures.len(),
+            table(&self.clients)
+        ));
     }
 }
 

@@ -21,4 +21,5 @@ mod tally;
 mod blue_green;
 mod reloads;
 mod rolling;
+mod seen;
 mod shutdown;

@@ -1,14 +1,14 @@
-//! The HTTP/2 half of an origin process: gRPC calls that give every message back.
+//! The HTTP/2 half of an origin process: gRPC calls and WebSockets that give every message back.
 
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::echo::{self, Reader};
+use super::echo::{self, CLOSE, Reader};
 
 /// Serves from a thread of its own for as long as the process lives.
 pub fn start(name: &str) -> SocketAddr {
@@ -30,11 +30,19 @@ pub fn start(name: &str) -> SocketAddr {
 
 async fn serve(stream: TcpStream, name: HeaderValue) {
     let _ = stream.set_nodelay(true);
-    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+    let Ok(mut connection) = h2::server::Builder::new().enable_connect_protocol().handshake(stream).await else {
+        return;
+    };
     while let Some(Ok((request, respond))) = connection.accept().await {
         let name = name.clone();
         // What fails is the peer's affair: it sees a reset stream.
-        tokio::spawn(async move { talk(request, respond, name).await });
+        tokio::spawn(async move {
+            if request.method() == Method::CONNECT {
+                socket(request, respond, name).await
+            } else {
+                talk(request, respond, name).await
+            }
+        });
     }
 }
 
@@ -56,4 +64,26 @@ async fn talk(
     }
     let ok = (HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"));
     answers.send_trailers(HeaderMap::from_iter([ok]))
+}
+
+async fn socket(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    name: HeaderValue,
+) -> Result<(), h2::Error> {
+    let head = Response::builder().header("x-endpoint", name).body(()).unwrap_or_default();
+    let mut answers = respond.send_response(head, false)?;
+    let (mut asked, mut reader) = (request.into_body(), Reader::default());
+    while let Some(data) = asked.data().await {
+        let data = data?;
+        asked.flow_control().release_capacity(data.len())?;
+        reader.push(&data);
+        while let Ok(frame) = reader.frame() {
+            answers.send_data(frame.bytes(None).into(), frame.opcode == CLOSE)?;
+            if frame.opcode == CLOSE {
+                return Ok(());
+            }
+        }
+    }
+    answers.send_data(Bytes::new(), true)
 }

@@ -1,12 +1,11 @@
 //! Where the clients go and how they behave; one [`Client`] for each of them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustls::ClientConfig;
-
-use std::net::SocketAddr;
 
 use super::fence::Fence;
 use super::tally::Tally;
@@ -78,6 +77,12 @@ impl Client {
     /// Whether a failure is the end that is waited for.
     pub fn is_done_by(&self, failure: &Failure) -> bool {
         self.plan.until_refused && *failure == Failure::Refused
+    }
+
+    /// Where its WebSockets lead: over TLS to an endpoint that speaks HTTP/2, in cleartext to one that speaks HTTP/1.1;
+    /// so each protocol is carried over each.
+    pub fn socket_path(&self) -> &'static str {
+        if self.is_secure { "/rpc.Echo/socket" } else { "/socket" }
     }
 
     /// A random wait of `pace` on average.

@@ -44,7 +44,7 @@ fn varied(v1: &[OriginProcess], v2: &[OriginProcess], n: usize) -> Conf {
         0 => conf.tail(&format!("# nothing but a remark, {n}")),
         1 => conf.split("timeouts = { first_byte = \"20s\", idle = \"30s\" }"),
         2 => conf.web("timeouts = { header = \"9s\", idle = \"60s\" }\nlimits = { body_bytes = \"64MiB\" }"),
-        3 => conf.split("balance = \"round_robin\"\nexpose_version = true"),
+        3 => conf.split("pool = { idle_per_endpoint = 8 }\nexpose_version = true"),
         _ => conf.tail("[splits.unused.versions]\nv1 = { endpoints = [\"127.0.0.1:1\"] }"),
     };
     conf.routes(&format!(

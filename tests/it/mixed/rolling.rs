@@ -32,7 +32,6 @@ fn six_endpoints_one_by_one() {
         leave(&stage, &mix, old);
         // Drained by the API it is in the file still, refused by nobody because nobody asks it.
         stage.weir.edit(&file(&all));
-        mix.wait_for_more(1);
         mix.plan.fence.set(Rule::Anybody);
     }
     let summary = mix.stop();

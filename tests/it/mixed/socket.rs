@@ -30,7 +30,7 @@ pub fn run(client: &Client) {
 fn talk(client: &Client, rng: &mut fastrand::Rng) -> Result<End, Failure> {
     let seen = client.plan.fence.seen();
     let mut socket = Socket { connection: client.connect()?, reader: Reader::default() };
-    let endpoint = socket.shake_hands(rng)?;
+    let endpoint = socket.shake_hands(client.socket_path(), rng)?;
     client.plan.fence.check(&seen, &endpoint).map_err(Failure::Malformed)?;
     let begun = Instant::now();
     let cut = |failure| Failure::Cut(format!("WebSocket with {endpoint}, {:?} old: {failure}", begun.elapsed()));
@@ -91,10 +91,10 @@ struct Socket {
 }
 
 impl Socket {
-    fn shake_hands(&mut self, rng: &mut fastrand::Rng) -> Result<String, Failure> {
+    fn shake_hands(&mut self, path: &str, rng: &mut fastrand::Rng) -> Result<String, Failure> {
         let key = STANDARD.encode(rng.u128(..).to_ne_bytes());
         self.connection.send(format!(
-            "GET /socket HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            "GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
         ))?;
         let head = self.connection.head()?;

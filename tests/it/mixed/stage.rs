@@ -1,8 +1,9 @@
 //! What a scenario plays on: a weir with a cleartext and a TLS listener before two splits of the same processes, `shop`
-//! (HTTP/1.1) and `rpc` (HTTP/2).
+//! (HTTP/1.1) and `rpc` (HTTP/2: calls and half of the WebSockets, so that all four ways of those are gone).
 //!
 //! Retries are off, so that none can hide a failure.
 
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
@@ -71,7 +72,12 @@ impl Stage {
 
 /// The file for these versions. Every process is an endpoint of both splits.
 pub fn conf(versions: &[Version<'_>]) -> Conf {
-    let addresses = |of: fn(&OriginProcess) -> std::net::SocketAddr| -> Vec<_> {
+    conf_at(SocketAddr::from(([127, 0, 0, 1], 0)), versions)
+}
+
+/// `conf`, with the address of listener `secure`.
+pub fn conf_at(secure: SocketAddr, versions: &[Version<'_>]) -> Conf {
+    let addresses = |of: fn(&OriginProcess) -> SocketAddr| -> Vec<_> {
         versions.iter().map(|(name, weight, all)| (*name, *weight, all.iter().map(of).collect::<Vec<_>>())).collect()
     };
     let shop = addresses(|o| o.http1);
@@ -89,7 +95,7 @@ pub fn conf(versions: &[Version<'_>]) -> Conf {
         )
         .tail(&format!(
             "[defaults]\ndrain = {{ timeout = \"20s\"{tunnels} }}\nretries = {{ attempts = 0 }}\n\
-             [listeners.secure]\nbind = \"127.0.0.1:0\"\n\
+             [listeners.secure]\nbind = \"{secure}\"\n\
              tls = {{ certificates = [{{ cert = \"app.pem\", key = \"app.key\" }}] }}\n\
              [telemetry]\nlog = {{ sample = 0.01 }}\n{rpc}"
         ))
@@ -116,7 +122,7 @@ pub fn closes_websockets() -> bool {
 
 /// What the wait call says of an endpoint, once it says that nothing is in flight; several calls, each bounded.
 #[track_caller]
-pub fn wait_for_zero(stage: &Stage, split: &str, version: &str, endpoint: std::net::SocketAddr) -> Value {
+pub fn wait_for_zero(stage: &Stage, split: &str, version: &str, endpoint: SocketAddr) -> Value {
     let path = format!("/api/v1/splits/{split}/versions/{version}/drain?endpoint={endpoint}&wait=10s");
     for _ in 0..3 {
         let answer = stage.weir.admin.get(&path);

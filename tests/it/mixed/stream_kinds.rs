@@ -173,7 +173,7 @@ async fn call(client: &Client, sender: &mut SendRequest<Bytes>, rng: &mut fastra
 /// As `socket::talk`, in a stream.
 async fn socket(client: &Client, sender: &mut SendRequest<Bytes>, rng: &mut fastrand::Rng) -> Result<(), Trouble> {
     let seen = client.plan.fence.seen();
-    let mut head = head(client, "CONNECT", "/socket").header("sec-websocket-version", "13");
+    let mut head = head(client, "CONNECT", client.socket_path()).header("sec-websocket-version", "13");
     head.extensions_mut().unwrap().insert(Protocol::from_static("websocket"));
     let (answer, upload) = begin(sender, head, false)?;
     let (endpoint, stream) = answered(client, &seen, answer).await?;

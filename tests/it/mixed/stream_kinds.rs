@@ -15,7 +15,7 @@ use super::plan::{Client, HOST};
 use super::socket::{LIFE, Said, message};
 use super::streams::Trouble;
 use super::tally::End;
-use crate::support::{LIMIT, soak};
+use crate::support::LIMIT;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -60,8 +60,8 @@ impl Job {
 
     /// After which a stream has failed.
     pub fn limit(&self) -> Duration {
-        // A WebSocket may stay for as long as the load runs.
-        if self.kind == Kind::Sockets { Duration::from_secs(if soak() { 3600 } else { 120 }) } else { LIMIT }
+        // A WebSocket may stay for as long as the load runs; each of its messages has a limit of its own.
+        if self.kind == Kind::Sockets { Duration::from_secs(3600) } else { LIMIT }
     }
 
     pub async fn run(&mut self, client: &Client, sender: &mut SendRequest<Bytes>) -> Result<(), Trouble> {

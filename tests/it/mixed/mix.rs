@@ -87,6 +87,11 @@ impl Mix {
         });
     }
 
+    /// From now on a refused connect is a client's end, and no failure.
+    pub fn end_when_refused(&self) {
+        self.plan.until_refused.store(true, Ordering::SeqCst);
+    }
+
     /// All clients are done by themselves.
     pub fn is_over(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)

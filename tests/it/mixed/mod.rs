@@ -19,6 +19,7 @@ mod streams;
 mod tally;
 
 mod blue_green;
+mod combined;
 mod reloads;
 mod rolling;
 mod seen;

@@ -22,8 +22,8 @@ pub struct Plan {
     pub http2_tls: Arc<ClientConfig>,
     pub fence: Fence,
     pub stop: AtomicBool,
-    /// A client that is refused when it connects is done (for shutdowns); otherwise that is a failure.
-    pub until_refused: bool,
+    /// From now on a client that is refused when it connects is done; until then that is a failure.
+    pub until_refused: AtomicBool,
     /// WebSockets stay until they are closed; otherwise each client ends its own after a moment.
     pub long_sockets: bool,
 }
@@ -40,7 +40,7 @@ impl Plan {
             http2_tls: Arc::new(http2_tls),
             fence: Fence::open(),
             stop: AtomicBool::new(false),
-            until_refused: false,
+            until_refused: AtomicBool::new(false),
             long_sockets: false,
         }
     }
@@ -76,7 +76,7 @@ impl Client {
 
     /// Whether a failure is the end that is waited for.
     pub fn is_done_by(&self, failure: &Failure) -> bool {
-        self.plan.until_refused && *failure == Failure::Refused
+        *failure == Failure::Refused && self.plan.until_refused.load(Ordering::SeqCst)
     }
 
     /// Where its WebSockets lead: over TLS to an endpoint that speaks HTTP/2, in cleartext to one that speaks HTTP/1.1;

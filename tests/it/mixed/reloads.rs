@@ -35,7 +35,7 @@ fn one_after_the_other() {
 }
 
 /// The file of that number. What every request shows is a header field; what else changes goes round.
-fn varied(v1: &[OriginProcess], v2: &[OriginProcess], n: usize) -> Conf {
+pub(super) fn varied(v1: &[OriginProcess], v2: &[OriginProcess], n: usize) -> Conf {
     let weights = [(90, 10), (50, 50), (10, 90)][n % 3];
     // An endpoint that comes and goes makes its pool a new one.
     let some_v2 = if n.is_multiple_of(4) { &v2[..1] } else { v2 };

@@ -6,7 +6,7 @@ use super::mix::Mix;
 use super::origin::OriginProcess;
 use super::stage::{SPLITS, Stage, closes_websockets, conf, wait_for_zero};
 use super::tally::End;
-use crate::support::{Conf, wait_until};
+use crate::support::{Conf, times, wait_until};
 use serde_json::json;
 
 const ENDPOINTS: usize = 6;
@@ -16,9 +16,9 @@ fn six_endpoints_one_by_one() {
     let mut all: Vec<OriginProcess> = (0..ENDPOINTS).map(|n| OriginProcess::start(&format!("v1-{n}"))).collect();
     let stage = Stage::start(&file(&all));
     let mix = stage.load();
-    for n in 0..ENDPOINTS {
-        let new = OriginProcess::start(&format!("v1-{}", ENDPOINTS + n));
-        all.push(new);
+    let replaced = ENDPOINTS * times(1, 5);
+    for n in 0..replaced {
+        all.push(OriginProcess::start(&format!("v1-{}", ENDPOINTS + n)));
         stage.weir.edit(&file(&all));
         let new = &all[ENDPOINTS];
         stage.wait_up("v1", new);
@@ -36,7 +36,7 @@ fn six_endpoints_one_by_one() {
     }
     let summary = mix.stop();
     summary.expect_connections_kept();
-    assert_eq!(summary.total.by_endpoint.len(), 2 * ENDPOINTS, "{:?}", summary.total.by_endpoint);
+    assert_eq!(summary.total.by_endpoint.len(), ENDPOINTS + replaced, "{:?}", summary.total.by_endpoint);
     assert_eq!(closes_websockets(), summary.total.ended(End::ClosedByUs) > 0, "closed with 1001");
     summary.tell("six endpoints one by one");
 }
@@ -64,7 +64,7 @@ fn by_api(stage: &Stage, old: &OriginProcess) {
 }
 
 /// Waits until it has nothing left, and kills it at once.
-fn leave(stage: &Stage, mix: &Mix, old: OriginProcess) {
+pub(super) fn leave(stage: &Stage, mix: &Mix, old: OriginProcess) {
     mix.plan.fence.set(Rule::Not(old.name.clone()));
     for (split, address) in SPLITS.iter().zip([old.http1, old.http2]) {
         let zero = wait_for_zero(stage, split, "v1", address);

@@ -35,9 +35,8 @@ fn a_kill_without_a_drain_fails_somebody_of_every_kind() {
 fn a_weir_that_is_killed_is_no_crossing_for_streams() {
     let origins = [OriginProcess::start("v1-0")];
     let mut stage = Stage::start(&conf(&[("v1", 1, &origins)]));
-    let mut plan = stage.plan();
-    plan.until_refused = true;
-    let mix = super::mix::Mix::start(plan);
+    let mix = stage.load();
+    mix.end_when_refused();
     stage.weir.kill();
     wait_until("every client is refused at last", || mix.is_over());
     let summary = mix.stop_anyhow();

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::mix::Mix;
 use super::origin::OriginProcess;
 use super::stage::{Stage, closes_websockets, conf};
 use super::tally::{Counts, End};
@@ -17,10 +16,9 @@ fn a_term_loses_nobody() {
     let mut total = Counts::default();
     for n in 0..times(2, 20) {
         let mut stage = Stage::start(&conf(&[("v1", 1, &origins)]));
-        let mut plan = stage.plan();
-        plan.until_refused = true;
-        let mix = Mix::start(plan);
+        let mix = stage.load();
         mix.wait_for_more(n % 3);
+        mix.end_when_refused();
         stage.weir.signal(Signal::TERM);
         let status = stage.weir.wait_exit(Duration::from_secs(30));
         mix.check();

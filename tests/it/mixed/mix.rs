@@ -114,8 +114,16 @@ impl Mix {
     }
 
     /// What has failed so far.
-    pub fn failures(&self) -> Vec<String> {
+    fn failures(&self) -> Vec<String> {
         self.tallies.iter().flat_map(|tally| tally.counts().failures.clone()).collect()
+    }
+
+    /// Until not a single client is left that has seen nothing.
+    #[track_caller]
+    pub fn wait_for_failures_of_all(&self) {
+        wait_for_within("every client has failed", 2 * LIMIT, || {
+            self.tallies.iter().all(|tally| !tally.counts().failures.is_empty()).then_some(())
+        });
     }
 
     fn counts(&self) -> Vec<(String, Counts)> {

@@ -22,7 +22,7 @@ fn in_any_order() {
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
     tell(&format!("combined: WEIR_SEED={seed}"));
     let mut play = Play::start(fastrand::Rng::with_seed(seed));
-    for n in 0..times(20, 500) {
+    for n in 0..times(12, 300) {
         let step = play.step(n);
         play.mix.check();
         // Now and then the next change comes at once, upon what has not settled.

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::plan::{Client, Plan};
+use super::stage::closes_websockets;
 use super::stream_kinds::Kind;
 use super::tally::{Counts, End, Tally, table};
 use super::{events, keep_alive, socket, streams};
@@ -191,6 +192,15 @@ impl Summary {
         let kept =
             self.clients.iter().filter(|(name, _)| !matches!(name.as_str(), "ws" | "ws-tls" | "sse" | "sse-tls"));
         kept.for_each(|(name, counts)| assert_eq!(counts.opened, 1, "connections of {name}:\n{table}"));
+    }
+
+    /// WebSockets were closed by weir, and always with that code; none at all if it cannot do that yet.
+    #[track_caller]
+    pub fn expect_closed_with(&self, code: u16) {
+        let closed = |end: &End| matches!(end, End::ClosedByUs(_));
+        let codes: Vec<&End> = self.total.ends.keys().filter(|end| closed(end)).collect();
+        let expected = closes_websockets().then_some(End::ClosedByUs(code));
+        assert_eq!(codes, expected.iter().collect::<Vec<_>>(), "\n{}", table(&self.clients));
     }
 
     /// Past the test harness' capture.

@@ -4,8 +4,7 @@
 use super::fence::Rule;
 use super::mix::Mix;
 use super::origin::OriginProcess;
-use super::stage::{SPLITS, Stage, closes_websockets, conf, wait_for_zero};
-use super::tally::End;
+use super::stage::{SPLITS, Stage, conf, wait_for_zero};
 use crate::support::{Conf, times, wait_until};
 use serde_json::json;
 
@@ -37,7 +36,7 @@ fn six_endpoints_one_by_one() {
     let summary = mix.stop();
     summary.expect_connections_kept();
     assert_eq!(summary.total.by_endpoint.len(), ENDPOINTS + replaced, "{:?}", summary.total.by_endpoint);
-    assert_eq!(closes_websockets(), summary.total.ended(End::ClosedByUs) > 0, "closed with 1001");
+    summary.expect_closed_with(1001);
     summary.tell("six endpoints one by one");
 }
 

@@ -39,10 +39,10 @@ fn talk(client: &Client, rng: &mut fastrand::Rng) -> Result<End, Failure> {
         socket.send(&sent, rng).map_err(cut)?;
         match Said::of(&socket.next(rng).map_err(cut)?, &sent).map_err(|text| cut(Failure::Malformed(text)))? {
             Said::Echo => client.tally.ok(&endpoint),
-            Said::Closed => {
+            Said::Closed(code) => {
                 // The answer to a close frame is owed by protocol; its receiver may be gone already.
                 let _ = socket.send(&WsFrame::close(1000), rng);
-                return socket.expect_end(End::ClosedByUs).map_err(cut);
+                return socket.expect_end(End::ClosedByUs(code)).map_err(cut);
             }
         }
         std::thread::sleep(client.pause(rng));
@@ -51,7 +51,7 @@ fn talk(client: &Client, rng: &mut fastrand::Rng) -> Result<End, Failure> {
     let answer = socket.next(rng).map_err(cut)?;
     match answer.code() {
         Some(1000) => socket.expect_end(End::Done).map_err(cut),
-        Some(1001 | 1012) => socket.expect_end(End::ClosedByUs).map_err(cut),
+        Some(code @ (1001 | 1012)) => socket.expect_end(End::ClosedByUs(code)).map_err(cut),
         _ => Err(cut(Failure::Malformed(format!("{answer:?} instead of a close frame")))),
     }
 }
@@ -66,8 +66,8 @@ pub fn message(rng: &mut fastrand::Rng) -> WsFrame {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Said {
     Echo,
-    /// A close frame of weir's.
-    Closed,
+    /// A close frame of weir's, with its code.
+    Closed(u16),
 }
 
 impl Said {
@@ -75,7 +75,7 @@ impl Said {
     /// When it is neither.
     pub fn of(got: &WsFrame, sent: &WsFrame) -> Result<Self, String> {
         match (got.opcode, got.code()) {
-            (CLOSE, Some(1001 | 1012)) => Ok(Self::Closed),
+            (CLOSE, Some(code @ (1001 | 1012))) => Ok(Self::Closed(code)),
             (CLOSE, code) => Err(format!("closed with {code:?}")),
             _ => match echo::difference(&sent.payload, &got.payload) {
                 None => Ok(Self::Echo),

@@ -182,7 +182,7 @@ async fn socket(client: &Client, sender: &mut SendRequest<Bytes>, rng: &mut fast
     let ended = socket.talk(client, rng, &endpoint, begun).await;
     // A WebSocket's end is no end of a connection here, yet it is to be told how many were closed by weir.
     match ended {
-        Ok(End::ClosedByUs) => client.tally.ended(End::ClosedByUs),
+        Ok(end @ End::ClosedByUs(_)) => client.tally.ended(end),
         Ok(_) => {}
         Err(text) => {
             return Err(Trouble::Failed(format!("WebSocket with {endpoint}, {:?} old: {text}", begun.elapsed())));
@@ -210,10 +210,10 @@ impl Socket {
             self.send(&sent, rng)?;
             match Said::of(&self.next(rng).await?, &sent)? {
                 Said::Echo => client.tally.ok(endpoint),
-                Said::Closed => {
+                Said::Closed(code) => {
                     // Its receiver may be gone already.
                     let _ = self.send(&WsFrame::close(1000), rng);
-                    return self.expect_end(End::ClosedByUs).await;
+                    return self.expect_end(End::ClosedByUs(code)).await;
                 }
             }
             sleep(client.pause(rng)).await;
@@ -221,7 +221,7 @@ impl Socket {
         self.send(&WsFrame::close(1000), rng)?;
         match self.next(rng).await?.code() {
             Some(1000) => self.expect_end(End::Done).await,
-            Some(1001 | 1012) => self.expect_end(End::ClosedByUs).await,
+            Some(code @ (1001 | 1012)) => self.expect_end(End::ClosedByUs(code)).await,
             code => Err(format!("{code:?} instead of a close frame")),
         }
     }

@@ -16,8 +16,8 @@ pub enum End {
     SaidClose,
     /// GOAWAY without an error was said and followed.
     GoAway,
-    /// A WebSocket closed by weir with 1001 or 1012.
-    ClosedByUs,
+    /// A WebSocket closed by weir with this code, 1001 or 1012.
+    ClosedByUs(u16),
     /// A request crossed the FIN of an idle connection (amendments.md 2.4).
     Crossed,
 }

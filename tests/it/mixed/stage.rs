@@ -4,7 +4,7 @@
 //! Retries are off, so that none can hide a failure.
 
 use std::net::SocketAddr;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -22,14 +22,20 @@ pub const SPLITS: [&str; 2] = ["shop", "rpc"];
 pub struct Stage {
     pub weir: Weir,
     authority: Authority,
+    /// One scenario at a time: two together only starve each other.
+    _turn: MutexGuard<'static, ()>,
 }
+
+static TURN: Mutex<()> = Mutex::new(());
 
 impl Stage {
     #[track_caller]
     pub fn start(conf: &Conf) -> Self {
+        // One that has failed leaves the stage as well.
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let authority = Authority::new();
         let weir = Weir::start_with(conf, &[("app", &authority.sign(HOST))], &[]);
-        Self { weir, authority }
+        Self { weir, authority, _turn: turn }
     }
 
     pub fn plan(&self) -> Plan {

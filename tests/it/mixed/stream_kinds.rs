@@ -1,12 +1,13 @@
 //! What runs in an HTTP/2 stream: a request and its answer, a gRPC call both ways, a WebSocket by extended CONNECT.
 
+use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::ext::Protocol;
 use h2::{RecvStream, SendStream};
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use tokio::time::{Instant, sleep};
 
 use super::echo::{self, PING, PONG, Reader, WsFrame};
@@ -44,8 +45,7 @@ pub struct Job {
     ask: Ask,
 }
 
-/// Messages of a call, and the wait between two.
-const MESSAGES: u64 = 50;
+/// The wait between two messages of a call.
 const EVERY: Duration = Duration::from_millis(8);
 
 impl Job {
@@ -58,15 +58,9 @@ impl Job {
         if self.kind == Kind::Requests { format!("{:?}", self.ask) } else { format!("{:?}", self.kind) }
     }
 
-    /// After which a stream has failed.
-    pub fn limit(&self) -> Duration {
-        // A WebSocket may stay for as long as the load runs; each of its messages has a limit of its own.
-        if self.kind == Kind::Sockets { Duration::from_secs(3600) } else { LIMIT }
-    }
-
     pub async fn run(&mut self, client: &Client, sender: &mut SendRequest<Bytes>) -> Result<(), Trouble> {
         match self.kind {
-            Kind::Requests => request(client, sender, &self.ask).await,
+            Kind::Requests => within(request(client, sender, &self.ask)).await,
             Kind::Calls => call(client, sender, &mut self.rng).await,
             Kind::Sockets => socket(client, sender, &mut self.rng).await,
         }
@@ -131,43 +125,68 @@ async fn data(stream: &mut RecvStream) -> Result<Option<Bytes>, Trouble> {
     Ok(None)
 }
 
-/// A call whose messages go one by one and come back, each with its number; its end is `grpc-status: 0`.
+/// A call whose messages go one by one and come back, each with its number; its end is `grpc-status: 0`. It is bounded in
+/// time and each of its messages has a limit of its own, so that a slow machine makes calls short, not late.
 async fn call(client: &Client, sender: &mut SendRequest<Bytes>, rng: &mut fastrand::Rng) -> Result<(), Trouble> {
     let seen = client.plan.fence.seen();
-    let head =
-        head(client, "POST", "/rpc.Echo/Talk").header("content-type", "application/grpc").header("te", "trailers");
-    let (answer, mut upload) = begin(sender, head, false)?;
-    let (endpoint, mut stream) = answered(client, &seen, answer).await?;
-    let told = |text: String| Trouble::Failed(format!("call answered by {endpoint}: {text}"));
-    let mut reader = Reader::default();
-    for n in 0..MESSAGES {
-        let sent = [&n.to_be_bytes()[..], &echo::bytes(rng.u64(..), rng.usize(..2000))].concat();
-        upload.send_data(echo::message(&sent).into(), false).map_err(|e| told(format!("message {n}: {e}")))?;
-        let got = loop {
-            match (reader.message(), &mut stream) {
-                (Ok(message), _) => break message,
-                (Err(_), stream) => match data(stream).await {
-                    Ok(Some(data)) => reader.push(&data),
-                    Ok(None) => return Err(told(format!("its end instead of message {n}"))),
-                    Err(trouble) => return Err(told(format!("message {n}: {trouble:?}"))),
-                },
-            }
-        };
-        if let Some(difference) = echo::difference(&sent, &got) {
-            return Err(told(format!("message {n}: {difference}")));
-        }
+    let head = head(client, "POST", "/rpc.Echo/Talk");
+    let head = head.header("content-type", "application/grpc").header("te", "trailers");
+    let (answer, upload) = begin(sender, head, false)?;
+    let (endpoint, stream) = within(answered(client, &seen, answer)).await?;
+    let mut call = Call { upload, stream, reader: Reader::default() };
+    let begun = Instant::now();
+    let told = |text| Trouble::Failed(format!("call with {endpoint}, {:?} old: {text}", begun.elapsed()));
+    let mut number = 0;
+    while begun.elapsed() < LIFE {
+        call.exchange(number, rng).await.map_err(|text| told(format!("message {number}: {text}")))?;
+        number += 1;
         sleep(EVERY).await;
     }
-    upload.send_data(Bytes::new(), true).map_err(|error| told(format!("its end: {error}")))?;
-    if let Some(data) = data(&mut stream).await? {
-        return Err(told(format!("{} bytes behind the last message", data.len())));
-    }
-    let trailers: Option<HeaderMap> = stream.trailers().await.map_err(|error| told(format!("trailers: {error}")))?;
-    if trailers.as_ref().and_then(|t| t.get("grpc-status")).is_none_or(|status| status != "0") {
-        return Err(told(format!("trailers {trailers:?}")));
-    }
+    within(call.end()).await.map_err(|trouble| told(format!("its end after {number}: {trouble:?}")))?;
     client.tally.ok(&endpoint);
     Ok(())
+}
+
+/// Not to wait for ever.
+async fn within<T>(step: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
+    let late = |_| Err(Trouble::Failed("nothing came in time".to_owned()));
+    tokio::time::timeout(LIMIT, step).await.unwrap_or_else(late)
+}
+
+struct Call {
+    upload: SendStream<Bytes>,
+    stream: RecvStream,
+    reader: Reader,
+}
+
+impl Call {
+    async fn exchange(&mut self, number: u64, rng: &mut fastrand::Rng) -> Result<(), String> {
+        let sent = [&number.to_be_bytes()[..], &echo::bytes(rng.u64(..), rng.usize(..2000))].concat();
+        self.upload.send_data(echo::message(&sent).into(), false).map_err(|error| error.to_string())?;
+        loop {
+            if let Ok(got) = self.reader.message() {
+                return echo::difference(&sent, &got).map_or(Ok(()), Err);
+            }
+            match within(data(&mut self.stream)).await {
+                Ok(Some(data)) => self.reader.push(&data),
+                other => return Err(format!("{other:?} instead of it")),
+            }
+        }
+    }
+
+    async fn end(&mut self) -> Result<(), Trouble> {
+        let failed = |error| Trouble::failed(&error);
+        self.upload.send_data(Bytes::new(), true).map_err(failed)?;
+        if let Some(data) = data(&mut self.stream).await? {
+            return Err(Trouble::Failed(format!("{} bytes behind the last message", data.len())));
+        }
+        let trailers = self.stream.trailers().await.map_err(failed)?;
+        let status = trailers.as_ref().and_then(|trailers| trailers.get("grpc-status"));
+        if status.is_none_or(|status| status != "0") {
+            return Err(Trouble::Failed(format!("trailers {trailers:?}")));
+        }
+        Ok(())
+    }
 }
 
 /// As `socket::talk`, in a stream.
@@ -176,7 +195,7 @@ async fn socket(client: &Client, sender: &mut SendRequest<Bytes>, rng: &mut fast
     let mut head = head(client, "CONNECT", client.socket_path()).header("sec-websocket-version", "13");
     head.extensions_mut().unwrap().insert(Protocol::from_static("websocket"));
     let (answer, upload) = begin(sender, head, false)?;
-    let (endpoint, stream) = answered(client, &seen, answer).await?;
+    let (endpoint, stream) = within(answered(client, &seen, answer)).await?;
     let begun = Instant::now();
     let mut socket = Socket { upload, stream, reader: Reader::default() };
     let ended = socket.talk(client, rng, &endpoint, begun).await;
@@ -237,8 +256,8 @@ impl Socket {
                 Ok(ping) if ping.opcode == PING => self.send(&WsFrame::new(PONG, ping.payload), rng)?,
                 Ok(pong) if pong.opcode == PONG => {}
                 Ok(frame) => return Ok(frame),
-                Err(_) => match tokio::time::timeout(LIMIT, data(&mut self.stream)).await {
-                    Ok(Ok(Some(data))) => self.reader.push(&data),
+                Err(_) => match within(data(&mut self.stream)).await {
+                    Ok(Some(data)) => self.reader.push(&data),
                     other => return Err(format!("{other:?} instead of a frame")),
                 },
             }
@@ -248,8 +267,8 @@ impl Socket {
     /// The stream ends both ways, and nothing comes before its end.
     async fn expect_end(&mut self, end: End) -> Result<End, String> {
         let _ = self.upload.send_data(Bytes::new(), true);
-        match tokio::time::timeout(LIMIT, data(&mut self.stream)).await {
-            Ok(Ok(None)) if self.reader.is_empty() => Ok(end),
+        match within(data(&mut self.stream)).await {
+            Ok(None) if self.reader.is_empty() => Ok(end),
             other => Err(format!("{other:?} after the close frames")),
         }
     }

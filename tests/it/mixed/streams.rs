@@ -82,8 +82,7 @@ pub async fn run(client: std::sync::Arc<Client>, kind: Kind) {
 /// One stream after the other, until the connection takes no more (true if its GOAWAY said so) or all is over.
 async fn serve(client: std::sync::Arc<Client>, mut sender: SendRequest<Bytes>, mut job: Job) -> (Job, bool) {
     while !client.is_over() {
-        let done = timeout(job.limit(), one(&client, &mut sender, &mut job)).await;
-        match done.unwrap_or_else(|_| Err(Trouble::Failed("no end in time".to_owned()))) {
+        match one(&client, &mut sender, &mut job).await {
             Ok(()) => job.next(),
             Err(Trouble::GoAway) => return (job, true),
             // If the connection is not over, the next turn finds out.
@@ -100,7 +99,8 @@ async fn serve(client: std::sync::Arc<Client>, mut sender: SendRequest<Bytes>, m
 }
 
 async fn one(client: &Client, sender: &mut SendRequest<Bytes>, job: &mut Job) -> Result<(), Trouble> {
-    std::future::poll_fn(|cx| sender.poll_ready(cx)).await.map_err(|error| {
+    let ready = timeout(LIMIT, std::future::poll_fn(|cx| sender.poll_ready(cx))).await;
+    ready.map_err(|_| Trouble::Failed("the connection takes no stream".to_owned()))?.map_err(|error| {
         let text = format!("the connection ended without a GOAWAY: {error} ({error:?})");
         if said_goaway(&error) { Trouble::GoAway } else { Trouble::Failed(text) }
     })?;

@@ -29,6 +29,7 @@ mod limits;
 mod listeners;
 mod logs;
 mod metrics;
+mod mixed;
 mod oddities;
 mod proxy_header;
 mod reload;

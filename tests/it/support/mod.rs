@@ -30,7 +30,7 @@ pub use load::{Load, Plan, Report};
 pub use mortal::Mortal;
 pub use nginx::{Backend, pair};
 pub use origin::{After, Exchange, Origin};
-pub use process::{Done, run};
+pub use process::{Done, KillOnDrop, run};
 pub use recorder::{Recorder, Seen, Stage};
 pub use tls::{Authority, Pair, replace};
 pub use tokio::time::Instant;

@@ -43,4 +43,5 @@ mod support;
 mod trailers;
 mod unavailable;
 mod unix;
+mod unix_endpoints;
 mod upstream_tls;

@@ -2,6 +2,7 @@
 
 mod admin;
 mod conf;
+mod door;
 pub mod frames;
 mod gate;
 pub mod h2wire;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 pub use admin::Admin;
 pub use conf::Conf;
+pub use door::Door;
 pub use gate::Gate;
 pub use load::{Load, Plan, Report};
 pub use mortal::Mortal;

@@ -141,6 +141,7 @@ fn config(dir: &std::path::Path, v2_ports: &[u16]) -> config::Config {
         listeners: vec![config::Listener::new(ListenerName::new("web").unwrap(), address(8080))],
         routes: vec![config::Route::new(RouteName::new("route-1").unwrap(), shop)],
         splits: vec![split],
+        dns: config::Dns::default(),
         admin: config::Admin { bind: address(9901), hosts: Vec::new(), state_dir: dir.to_owned() },
         telemetry: config::Telemetry {
             bind: None,

@@ -211,10 +211,7 @@ fn what_is_not_built_yet_is_named_with_its_full_key() {
         (split("pool = { queue = 0 }"), "splits.shop.pool.queue"),
         (split("mirror = {}"), "splits.shop.mirror"),
         (split("rollout = {}"), "splits.shop.rollout"),
-        (version("dns_refresh = \"1s\""), "splits.shop.versions.v2.dns_refresh"),
         (version("health = {}"), "splits.shop.versions.v2.health"),
-        (with("127.0.0.1:9002", "shop.internal:9000"), "splits.shop.versions.v2.endpoints[0]"),
-        (with("127.0.0.1:9002", "unix:/run/a.sock"), "splits.shop.versions.v2.endpoints[0]"),
         (and("[flags.x]\ndefault = \"off\""), "flags"),
         (and("[admin]\ntokens = []"), "admin.tokens"),
         (and("[telemetry.metrics]\nnative_histograms = false"), "telemetry.metrics"),
@@ -316,6 +313,43 @@ fn endpoints_have_weights() {
         ("[{ address = \"127.0.0.1:9002\", weight = 0 }]", "no-weight 7:33 splits.shop.versions.v2.endpoints"),
     ] {
         assert_eq!(problems(&with("[\"127.0.0.1:9002\"]", endpoints)), [problem]);
+    }
+}
+
+#[test]
+fn names_and_paths_are_endpoints_too() {
+    let endpoints = "[\"Shop.internal:9000\", \"srv+_http._tcp.shop\", \"unix:/run/shop.sock\"]";
+    let text = with("[\"127.0.0.1:9002\"]", &format!("{endpoints}, dns_refresh = \"5s\""))
+        + "[dns]\nservers = [\"10.0.0.2\", \"[::1]:5353\"]\n";
+    let config = check(&text).config.unwrap();
+    let version = &config.splits[0].versions[1];
+    assert_eq!(
+        version.names().map(ToString::to_string).collect::<Vec<_>>(),
+        ["shop.internal:9000", "srv+_http._tcp.shop"]
+    );
+    assert_eq!(version.addresses().map(ToString::to_string).collect::<Vec<_>>(), ["unix:/run/shop.sock"]);
+    assert_eq!(version.dns_refresh, Duration::from_secs(5));
+    assert_eq!(config.splits[0].versions[0].dns_refresh, Duration::from_secs(30));
+    assert_eq!(config.dns.servers, ["10.0.0.2:53", "[::1]:5353"].map(|at| at.parse().unwrap()));
+    assert_eq!(config.dns.hosts, Path::new("/etc/hosts"));
+    let again = check(&effective(&config)).config.unwrap();
+    assert_eq!(again, config);
+}
+
+#[test]
+fn mistakes_about_names_are_told_with_their_place() {
+    let endpoint = |text: &str| with("[\"127.0.0.1:9002\"]", text);
+    for (text, problem) in [
+        (endpoint("[\"a.test:80\", \"A.test:80\"]"), "duplicate-name 7:46 splits.shop.versions.v2.endpoints[1]"),
+        (
+            endpoint("[\"a_b.test:80\"], dns_refresh = \"10ms\""),
+            "out-of-range 7:65 splits.shop.versions.v2.dns_refresh",
+        ),
+        (endpoint("[\"https://unix:/run/a\"]"), "bad-address 7:34 splits.shop.versions.v2.endpoints[0]"),
+        (endpoint("[\"unix:/a\"], tls = {}"), "bad-address 7:47 splits.shop.versions.v2.tls"),
+        (format!("{GOOD}[dns]\nservers = [\"dns.test\"]"), "bad-address 9:12 dns.servers[0]"),
+    ] {
+        assert_eq!(problems(&text), [problem], "{text}");
     }
 }
 

@@ -105,6 +105,7 @@ fn context(store: Store, down: Arc<AtomicBool>, reload: Arc<Mutex<(Option<Reload
     AdminContext {
         store: Arc::new(store),
         stats: Arc::new(|_, _, window| StatsDto { window_seconds: window.as_secs(), ..StatsDto::default() }),
+        names: Arc::new(|_, _| Vec::new()),
         render_metrics: Arc::new(|| "weir_build_info 1\n".to_owned()),
         reload: Arc::new(move |ask| {
             let mut shared = reload.lock().unwrap();

@@ -17,8 +17,9 @@ use super::{Addresses, Options, StartError};
 use crate::admin;
 use crate::cli::Exit;
 use crate::config::Shutdown;
+use crate::dns::{self, Statuses};
 use crate::lifecycle::{Ending, Phase, Signal, Signals, drive};
-use crate::model::{Actor, Instant, Source};
+use crate::model::{Actor, Address, Instant, Source};
 use crate::net::listen::{Listeners, Stopping};
 use crate::proxy::DataPlane;
 use crate::reload::{self, ReloadHandle};
@@ -106,11 +107,13 @@ async fn serve(
     let (phases, phase) = watch::channel(Phase::Running);
     let addresses = addresses(&world, begun);
     let context = Arc::new(context(&world, phase));
+    let own_address = world.admin.as_ref().and_then(|socket| socket.local_addr().ok()).map(Address::from);
     let (admin, stop_admin) = serve_admin(&mut world, context);
-    let World { config, loaded, load, store, listeners, plane, flusher, access, reloads, reloader, .. } = world;
+    let World { config, loaded, load, store, names, listeners, plane, flusher, access, reloads, reloader, .. } = world;
     let mut background = JoinSet::new();
     background.spawn(reloader.run());
-    background.spawn(flush(flusher, store.clone(), reloads.clone(), access.dropped_count()));
+    background.spawn(flush(flusher, store.clone(), reloads.clone(), (names.clone(), access.dropped_count())));
+    background.spawn(dns::run(store.clone(), own_address, names));
     let theirs = reloads.clone();
     background.spawn(async move { reload::watch(load, &loaded, theirs).await });
     drop(world.starting);
@@ -177,7 +180,12 @@ async fn down(
 }
 
 /// Counts become metrics; endpoints that have left are cut and forgotten in time; a write that failed is tried again.
-async fn flush(mut flusher: Flusher, store: Arc<Store>, reloads: ReloadHandle, lines_dropped: impl Fn() -> u64) {
+async fn flush(
+    mut flusher: Flusher,
+    store: Arc<Store>,
+    reloads: ReloadHandle,
+    (names, lines_dropped): (Statuses, impl Fn() -> u64),
+) {
     let mut seconds = tokio::time::interval(FLUSH);
     seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut events = store.subscribe();
@@ -197,7 +205,7 @@ async fn flush(mut flusher: Flusher, store: Arc<Store>, reloads: ReloadHandle, l
                 *rollbacks.entry((split, event.source)).or_default() += 1;
             }
         }
-        let now = gauges(&snapshot, &reloads.status().borrow(), &rollbacks, lines_dropped());
+        let now = gauges(&snapshot, &reloads.status().borrow(), &rollbacks, (&names, lines_dropped()));
         flusher.flush(&now, Instant::now());
         tell_expiring(&mut expiry, &snapshot.config);
         for (key, left) in store.registry().tidy(Instant::now()) {

@@ -13,6 +13,7 @@ mod damage_tests;
 mod disk;
 mod format;
 mod history;
+mod names;
 mod orders;
 mod owners;
 mod plan;
@@ -33,5 +34,6 @@ mod store_tests;
 mod testing;
 
 pub use change::{Applied, ApplyError, Change, ChangeEvent, HistoryEntry, Order};
+pub use names::Resolved;
 pub use snapshot::{Coin, Override, RuleState, Snapshot, SplitState, VersionState};
 pub use store::{OpenError, OpenOptions, Store};

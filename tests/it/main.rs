@@ -11,6 +11,7 @@ mod certificates;
 mod check;
 mod cli;
 mod crash;
+mod dns;
 mod drain;
 mod errors;
 mod faulty_origin;

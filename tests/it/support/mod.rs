@@ -2,6 +2,7 @@
 
 mod admin;
 mod conf;
+mod dns;
 mod door;
 pub mod frames;
 mod gate;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 pub use admin::Admin;
 pub use conf::Conf;
+pub use dns::{NameServer, Reply};
 pub use door::Door;
 pub use gate::Gate;
 pub use load::{Load, Plan, Report};

@@ -16,9 +16,9 @@ use super::start::{World, events_format, world};
 use super::{Addresses, Options, StartError};
 use crate::admin;
 use crate::cli::Exit;
-use crate::config::Shutdown;
+use crate::config::{Config, Shutdown};
 use crate::dns::{self, Statuses};
-use crate::lifecycle::{Ending, Phase, Signal, Signals, drive};
+use crate::lifecycle::{Blocker, Ending, Phase, Signal, Signals, drive};
 use crate::model::{Actor, Address, Instant, Source};
 use crate::net::listen::{Listeners, Stopping};
 use crate::proxy::DataPlane;
@@ -113,10 +113,10 @@ async fn serve(
     let mut background = JoinSet::new();
     background.spawn(reloader.run());
     background.spawn(flush(flusher, store.clone(), reloads.clone(), (names.clone(), access.dropped_count())));
-    background.spawn(dns::run(store.clone(), own_address, names));
+    background.spawn(dns::run(store.clone(), own_address, names.clone()));
     let theirs = reloads.clone();
     background.spawn(async move { reload::watch(load, &loaded, theirs).await });
-    drop(world.starting);
+    background.spawn(first_answers(names, config.clone(), world.starting));
     let _ = ready.send(Ok(addresses));
 
     let mut asked = Asked { signals, stopped: Some(stopped), reloads };
@@ -135,6 +135,14 @@ async fn serve(
         access.close(LAST);
     }
     ended
+}
+
+/// Traffic is asked for only once the names had a chance to be answered, so that the first requests find endpoints. Only
+/// a chance: a name server that is silent keeps nobody down.
+async fn first_answers(names: Statuses, config: Arc<Config>, starting: Blocker) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let _ = tokio::time::timeout(PATIENCE, names.all_asked(&config)).await;
+    drop(starting);
 }
 
 /// The admin API and, if there is one, the listener of the probes. They serve until the sender is dropped.

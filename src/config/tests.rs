@@ -769,6 +769,7 @@ pub(super) fn never_panics(text: &str) {
     }
 }
 
+const NAMES: &str = include_str!("../../config/names.toml");
 const FULL: &str = include_str!("../../config/canary.toml");
 
 proptest! {
@@ -811,4 +812,24 @@ proptest! {
         never_panics(&format!("{key} = {value}\n"));
         never_panics(&format!("{key} = {value}\n{GOOD}"));
     }
+}
+
+#[test]
+fn the_example_with_names_says_what_it_says() {
+    let Loaded { config, report, .. } = check(NAMES);
+    assert_eq!(report.text(false), "");
+    let config = config.unwrap();
+    let written = |version: usize| -> Vec<String> {
+        config.splits[0].versions[version].endpoints.iter().map(|spec| spec.target.to_string()).collect()
+    };
+    assert_eq!(written(0), ["shop-v1.internal:9000", "10.0.0.12:9000"]);
+    assert_eq!(
+        (written(1), config.splits[0].versions[1].endpoints[0].weight),
+        (vec!["shop-v2.internal:9443".into()], 2)
+    );
+    assert_eq!(
+        (written(2), written(3)),
+        (vec!["srv+_http._tcp.shop-v3.internal".into()], vec!["unix:/run/shop-v4.sock".into()])
+    );
+    assert_eq!(check(&effective(&config)).config.unwrap(), config);
 }

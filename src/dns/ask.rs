@@ -64,15 +64,15 @@ impl Asker {
         let _place = self.places.acquire().await;
         match name.of {
             NameOf::Hosts(port) => {
-                let host = self.host(&name.name).await;
+                let host = self.host(&name.name, port).await;
                 answer(host, |ip| Resolved { address: at(ip, port), weight: 1, host: name.name.clone() })
             }
             NameOf::Services => self.services(&name.name).await,
         }
     }
 
-    async fn host(&self, name: &Arc<str>) -> Host {
-        let of = |is_ipv6| PartOf { host: name.clone(), is_ipv6 };
+    async fn host(&self, name: &Arc<str>, port: u16) -> Host {
+        let of = |is_ipv6| PartOf { host: name.clone(), port, is_ipv6 };
         let known = hosts::look_up(&self.hosts, name).await;
         if !known.is_empty() {
             let (v6, v4) = known.into_iter().partition(IpAddr::is_ipv6);
@@ -128,7 +128,7 @@ impl Asker {
         let mut asked = JoinSet::new();
         for (target, service) in targets {
             let asker = self.clone();
-            asked.spawn(async move { (asker.host(&target).await, target, service) });
+            asked.spawn(async move { (asker.host(&target, service.port).await, target, service) });
         }
         let mut whole = Answer { parts: Ok(Vec::new()), ttl: ttl(&lookup) };
         while let Some(done) = asked.join_next().await {

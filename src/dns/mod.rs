@@ -7,10 +7,12 @@
 
 mod ask;
 mod hosts;
+mod rehearsal;
 mod rule;
 mod status;
 mod supervisor;
 mod task;
 
+pub use rehearsal::unresolved;
 pub use status::{NameState, NameStatus, Statuses};
 pub use supervisor::run;

@@ -19,10 +19,11 @@ const FLOOR: Duration = Duration::from_secs(1);
 /// The part of a wait that is left to chance, so that names and processes do not ask in step.
 const JITTER: f64 = 0.1;
 
-/// A record type of a host.
+/// A record type of a host, at a port: SRV records may name a host several times.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PartOf {
     pub host: Arc<str>,
+    pub port: u16,
     pub is_ipv6: bool,
 }
 
@@ -197,7 +198,7 @@ mod tests {
     const AAAA: bool = true;
 
     fn of(is_ipv6: bool) -> PartOf {
-        PartOf { host: "shop.test".into(), is_ipv6 }
+        PartOf { host: "shop.test".into(), port: 80, is_ipv6 }
     }
 
     fn found(ports: &[u16]) -> Vec<Resolved> {

@@ -8,8 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::rule::{Failure, Known};
-use crate::config::NameTarget;
+use super::supervisor::wanted;
+use crate::config::{Config, NameTarget};
 use crate::model::Instant;
 
 /// Results of look-ups, as labels.
@@ -62,6 +65,8 @@ pub struct Statuses(Arc<Shared>);
 struct Shared {
     known: Mutex<BTreeMap<NameTarget, Entry>>,
     lookups: [AtomicU64; 4],
+    /// Woken when a name was asked for the first time.
+    asked: Notify,
 }
 
 #[derive(Debug)]
@@ -91,6 +96,21 @@ impl Statuses {
         RESULTS.iter().zip(&self.0.lookups).map(|(word, n)| (*word, n.load(Ordering::Relaxed))).collect()
     }
 
+    /// Waits until every name of a configuration has been asked for once, whatever came of it. Cancel safe.
+    pub async fn all_asked(&self, config: &Config) {
+        let is_asked = |name: &NameTarget| self.known().get(name).is_some_and(|entry| entry.is_asked);
+        loop {
+            // Registered before the look, so that a wake between look and wait is not lost.
+            let asked = self.0.asked.notified();
+            tokio::pin!(asked);
+            asked.as_mut().enable();
+            if wanted(config).keys().all(is_asked) {
+                return;
+            }
+            asked.await;
+        }
+    }
+
     pub(super) fn follow(&self, name: &NameTarget) {
         let mut known = self.known();
         if known.len() >= REMEMBERED {
@@ -111,10 +131,13 @@ impl Statuses {
         let mut known = self.known();
         let entry = known.get_mut(name)?;
         let done = change(&mut entry.known);
-        entry.is_asked = true;
+        let is_first = !std::mem::replace(&mut entry.is_asked, true);
         let word = entry.known.failure.as_ref().map_or(RESULTS[0], Failure::word);
         for (_, count) in RESULTS.iter().zip(&self.0.lookups).filter(|(known, _)| **known == word) {
             count.fetch_add(1, Ordering::Relaxed);
+        }
+        if is_first {
+            self.0.asked.notify_waiters();
         }
         Some(done)
     }

@@ -116,7 +116,7 @@ impl Supervisor {
 }
 
 /// Every name, with the shortest time anybody gives it.
-fn wanted(config: &Config) -> BTreeMap<NameTarget, Duration> {
+pub(super) fn wanted(config: &Config) -> BTreeMap<NameTarget, Duration> {
     let mut wanted = BTreeMap::new();
     for version in config.splits.iter().flat_map(|split| &split.versions) {
         for name in version.names() {

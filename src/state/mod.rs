@@ -14,6 +14,8 @@ mod disk;
 mod format;
 mod history;
 mod names;
+#[cfg(test)]
+mod names_tests;
 mod orders;
 mod owners;
 mod plan;

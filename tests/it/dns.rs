@@ -4,7 +4,9 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
-use crate::support::{Authority, Conf, Load, NameServer, Origin, Reply, Weir, free_address, wait_for, wait_until};
+use crate::support::{
+    Authority, Conf, Load, NameServer, Origin, Reply, Weir, free_address, wait_for, wait_until, weir,
+};
 
 const NAME: &str = "shop.test";
 
@@ -136,6 +138,42 @@ fn a_name_that_is_not_there_yet_stops_nothing() {
     wait_until("it is there", || weir.connect().get("/").unwrap().status() == 200);
     wait_state(&weir, "fresh");
     assert_eq!(count_events(&weir, "name-resolved"), 1);
+}
+
+#[test]
+fn check_tells_of_names_without_waiting_for_them() {
+    let server = NameServer::with(NAME, &[ip(1)], 60);
+    server.set("silent.test", Reply::Silence);
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("weir.toml");
+    let endpoints = [&format!("{NAME}:80"), "gone.test:80", "silent.test:80"];
+    std::fs::write(&config, Conf::at(&endpoints).tail(&server.section()).text()).unwrap();
+    let file = config.to_str().unwrap();
+    let done = weir(&["check", file]).expect_code(0);
+    for told in [
+        "warning[name-not-resolved]: `gone.test:80` of version `v1` of split `shop`: it does not exist (NXDOMAIN)",
+        "`silent.test:80` of version `v1` of split `shop`: no answer in time",
+        "0 errors, 2 warnings",
+    ] {
+        assert!(done.stdout.contains(told), "{told}: {}", done.stdout);
+    }
+    assert!(!done.stdout.contains(NAME), "{}", done.stdout);
+    weir(&["check", "--strict", file]).expect_code(3);
+}
+
+#[test]
+fn traffic_is_asked_for_once_the_names_are_answered() {
+    let (port, _origins) = Origin::on_one_port(&[ip(1)]);
+    let server = NameServer::with(NAME, &[ip(1)], 60);
+    let weir = Weir::start(&conf(&server, port));
+    wait_until("it is ready", || weir.admin.get("/readyz").status() == 200);
+    assert_eq!(name_of(&weir)["state"], "fresh");
+    assert_eq!(weir.connect().get("/").unwrap().text(), "127.0.0.1");
+
+    server.set(NAME, Reply::Silence);
+    let weir = Weir::start(&conf(&server, port));
+    wait_until("it is ready all the same", || weir.admin.get("/readyz").status() == 200);
+    assert_eq!(name_of(&weir)["state"], "resolving");
 }
 
 #[test]
@@ -320,6 +358,6 @@ fn a_drained_address_stays_drained_whatever_the_answers() {
     assert!(!only_second(&weir));
     assert!(origins[0].requests() > 0);
     let unknown = weir.admin.post("/api/v1/splits/shop/versions/v1/drain", json!({"endpoint": "127.0.0.9:1"}));
-    assert_eq!(unknown.status(), 422, "{}", unknown.text());
+    assert_eq!(unknown.status(), 404, "{}", unknown.text());
     assert!(unknown.text().contains(&drained), "{}", unknown.text());
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const GOOD: &str = r#"[listeners.web]
+pub(super) const GOOD: &str = r#"[listeners.web]
 bind = "127.0.0.1:8080"
 [[routes]]
 split = "shop"
@@ -300,60 +300,6 @@ fn defaults_are_those_of_the_reference() {
 }
 
 #[test]
-fn endpoints_have_weights() {
-    let text = with("[\"127.0.0.1:9002\"]", "[\"127.0.0.1:9002\", { address = \"127.0.0.1:9003\", weight = 2 }]");
-    let config = check(&text).config.unwrap();
-    let found: Vec<_> = config.splits[0].versions[1].weighted_addresses().map(|(a, w)| (a.to_string(), w)).collect();
-    assert_eq!(found, [("127.0.0.1:9002".to_owned(), 1), ("127.0.0.1:9003".to_owned(), 2)]);
-    for (endpoints, problem) in [
-        (
-            "[{ address = \"127.0.0.1:9002\", weight = 1000001 }]",
-            "out-of-range 7:73 splits.shop.versions.v2.endpoints[0].weight",
-        ),
-        ("[{ address = \"127.0.0.1:9002\", weight = 0 }]", "no-weight 7:33 splits.shop.versions.v2.endpoints"),
-    ] {
-        assert_eq!(problems(&with("[\"127.0.0.1:9002\"]", endpoints)), [problem]);
-    }
-}
-
-#[test]
-fn names_and_paths_are_endpoints_too() {
-    let endpoints = "[\"Shop.internal:9000\", \"srv+_http._tcp.shop\", \"unix:/run/shop.sock\"]";
-    let text = with("[\"127.0.0.1:9002\"]", &format!("{endpoints}, dns_refresh = \"5s\""))
-        + "[dns]\nservers = [\"10.0.0.2\", \"[::1]:5353\"]\n";
-    let config = check(&text).config.unwrap();
-    let version = &config.splits[0].versions[1];
-    assert_eq!(
-        version.names().map(ToString::to_string).collect::<Vec<_>>(),
-        ["shop.internal:9000", "srv+_http._tcp.shop"]
-    );
-    assert_eq!(version.addresses().map(ToString::to_string).collect::<Vec<_>>(), ["unix:/run/shop.sock"]);
-    assert_eq!(version.dns_refresh, Duration::from_secs(5));
-    assert_eq!(config.splits[0].versions[0].dns_refresh, Duration::from_secs(30));
-    assert_eq!(config.dns.servers, ["10.0.0.2:53", "[::1]:5353"].map(|at| at.parse().unwrap()));
-    assert_eq!(config.dns.hosts, Path::new("/etc/hosts"));
-    let again = check(&effective(&config)).config.unwrap();
-    assert_eq!(again, config);
-}
-
-#[test]
-fn mistakes_about_names_are_told_with_their_place() {
-    let endpoint = |text: &str| with("[\"127.0.0.1:9002\"]", text);
-    for (text, problem) in [
-        (endpoint("[\"a.test:80\", \"A.test:80\"]"), "duplicate-name 7:46 splits.shop.versions.v2.endpoints[1]"),
-        (
-            endpoint("[\"a_b.test:80\"], dns_refresh = \"10ms\""),
-            "out-of-range 7:65 splits.shop.versions.v2.dns_refresh",
-        ),
-        (endpoint("[\"https://unix:/run/a\"]"), "bad-address 7:34 splits.shop.versions.v2.endpoints[0]"),
-        (endpoint("[\"unix:/a\"], tls = {}"), "bad-address 7:47 splits.shop.versions.v2.tls"),
-        (format!("{GOOD}[dns]\nservers = [\"dns.test\"]"), "bad-address 9:12 dns.servers[0]"),
-    ] {
-        assert_eq!(problems(&text), [problem], "{text}");
-    }
-}
-
-#[test]
 fn weights_default_to_one_only_if_nobody_has_one() {
     let weights = |text: &str| check(text).config.unwrap().splits[0].weights().to_string();
     assert_eq!(weights(&GOOD.replace("weight = 90, ", "").replace("weight = 10, ", "")), "v1 1, v2 1");
@@ -453,7 +399,7 @@ fn every_example_loads_without_a_complaint() {
         names.push(path.file_stem().unwrap().to_string_lossy().into_owned());
     }
     names.sort();
-    assert_eq!(names, ["ab", "blue-green", "canary", "minimal", "rescue", "rolling", "routes"]);
+    assert_eq!(names, ["ab", "blue-green", "canary", "minimal", "names", "rescue", "rolling", "routes"]);
 }
 
 #[test]
@@ -704,6 +650,7 @@ fn the_schema_knows_every_key_of_the_reference() {
             "defaults",
             "splits",
             "flags",
+            "dns",
             "admin",
             "telemetry",
             "notify",
@@ -769,7 +716,6 @@ pub(super) fn never_panics(text: &str) {
     }
 }
 
-const NAMES: &str = include_str!("../../config/names.toml");
 const FULL: &str = include_str!("../../config/canary.toml");
 
 proptest! {
@@ -812,24 +758,4 @@ proptest! {
         never_panics(&format!("{key} = {value}\n"));
         never_panics(&format!("{key} = {value}\n{GOOD}"));
     }
-}
-
-#[test]
-fn the_example_with_names_says_what_it_says() {
-    let Loaded { config, report, .. } = check(NAMES);
-    assert_eq!(report.text(false), "");
-    let config = config.unwrap();
-    let written = |version: usize| -> Vec<String> {
-        config.splits[0].versions[version].endpoints.iter().map(|spec| spec.target.to_string()).collect()
-    };
-    assert_eq!(written(0), ["shop-v1.internal:9000", "10.0.0.12:9000"]);
-    assert_eq!(
-        (written(1), config.splits[0].versions[1].endpoints[0].weight),
-        (vec!["shop-v2.internal:9443".into()], 2)
-    );
-    assert_eq!(
-        (written(2), written(3)),
-        (vec!["srv+_http._tcp.shop-v3.internal".into()], vec!["unix:/run/shop-v4.sock".into()])
-    );
-    assert_eq!(check(&effective(&config)).config.unwrap(), config);
 }

@@ -50,7 +50,7 @@ fn warn_of_names(config: &Config, report: &mut Report) {
             let message = format!("`{name}` of version `{}` of split `{}`: {why}", version.name, split.name);
             let help = "nothing is stopped by it: the version has no endpoint there until the name is answered for";
             let warning = Diagnostic::new(Code::NameNotResolved, message);
-            report.push(warning.at(report.locate(&keys)).key(&keys.join(".")).help(help));
+            report.push(warning.at(report.locate(&keys)).key(keys.join(".")).help(help));
         }
     }
 }

@@ -50,11 +50,14 @@ impl Failure {
     }
 }
 
+/// A part of a look-up, and what it came to.
+pub(super) type Part = (PartOf, Result<Vec<Resolved>, Failure>);
+
 /// What a look-up came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     /// Of a failure as a whole: none of the parts is known.
-    pub parts: Result<Vec<(PartOf, Result<Vec<Resolved>, Failure>)>, Failure>,
+    pub parts: Result<Vec<Part>, Failure>,
     /// The shortest life of the records in it.
     pub ttl: Duration,
 }
@@ -130,11 +133,7 @@ impl Known {
     }
 
     /// Whether the answer fell short, and how many addresses were too many.
-    fn merge(
-        &mut self,
-        parts: Vec<(PartOf, Result<Vec<Resolved>, Failure>)>,
-        terms: &Terms,
-    ) -> (Option<Failure>, usize) {
+    fn merge(&mut self, parts: Vec<Part>, terms: &Terms) -> (Option<Failure>, usize) {
         let (mut merged, mut short, mut why) = (BTreeMap::new(), None, None);
         for (of, found) in parts {
             match found {

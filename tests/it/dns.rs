@@ -157,7 +157,7 @@ fn check_tells_of_names_without_waiting_for_them() {
     ] {
         assert!(done.stdout.contains(told), "{told}: {}", done.stdout);
     }
-    assert!(!done.stdout.contains(NAME), "{}", done.stdout);
+    assert!(!done.stdout.contains(&format!("`{NAME}:80`")), "{}", done.stdout);
     weir(&["check", "--strict", file]).expect_code(3);
 }
 

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::dto::StatsDto;
+use super::dto::{NameDto, StatsDto};
 use crate::model::{Actor, Instant, Revision, SplitName, VersionName};
 use crate::state::Store;
 
@@ -18,11 +18,16 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// Counts and latencies of a version over the last so many seconds.
 pub type StatsOf = dyn Fn(&SplitName, &VersionName, Duration) -> StatsDto + Send + Sync;
 
+/// The names among a version's endpoints.
+pub type NamesOf = dyn Fn(&SplitName, &VersionName) -> Vec<NameDto> + Send + Sync;
+
 /// See the file's head.
 pub struct AdminContext {
     pub store: Arc<Store>,
     /// Its `in_flight` is not used: the pool's own count is shown.
     pub stats: Arc<StatsOf>,
+    /// How the names of a version stand.
+    pub names: Arc<NamesOf>,
     /// The whole Prometheus page; called on a thread that may block.
     pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Reads the files again and applies them.

@@ -105,7 +105,28 @@ pub(super) struct VersionDto {
     #[schema(example = "open")]
     pub(super) state: &'static str,
     pub(super) endpoints: Vec<EndpointDto>,
+    /// The names among its endpoints in the file, and how they stand; left out if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) names: Vec<NameDto>,
     pub(super) stats: StatsDto,
+}
+
+/// A name whose addresses are endpoints.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct NameDto {
+    /// As in the file, without a scheme.
+    #[schema(example = "shop.internal:9000")]
+    pub name: String,
+    /// `resolving` (asked for the first time), `fresh`, `stale` (the last good answer is in force), `unresolved` (there
+    /// has never been an address).
+    #[schema(example = "fresh")]
+    pub state: &'static str,
+    /// How many addresses are in force.
+    pub addresses: usize,
+    /// Since the last good answer; null if there was none.
+    pub age_seconds: Option<u64>,
+    /// Why the newest answer was not good.
+    pub error: Option<String>,
 }
 
 /// One address of a version. One that has left the file is listed until nothing is in flight.

@@ -21,6 +21,6 @@ mod tests;
 mod view;
 
 pub use context::{AdminContext, BoxFuture, LastReload, ReloadAsk, ReloadDone, ReloadResult, StatsOf};
-pub use dto::StatsDto;
+pub use dto::{NameDto, StatsDto};
 pub use router::{openapi, probes_router, router};
 pub use serve::serve;

@@ -105,6 +105,7 @@ fn context(store: Store, down: Arc<AtomicBool>, reload: Arc<Mutex<(Option<Reload
     AdminContext {
         store: Arc::new(store),
         stats: Arc::new(|_, _, window| StatsDto { window_seconds: window.as_secs(), ..StatsDto::default() }),
+        names: Arc::new(|_, _| Vec::new()),
         render_metrics: Arc::new(|| "weir_build_info 1\n".to_owned()),
         reload: Arc::new(move |ask| {
             let mut shared = reload.lock().unwrap();
@@ -141,6 +142,7 @@ fn config(dir: &std::path::Path, v2_ports: &[u16]) -> config::Config {
         listeners: vec![config::Listener::new(ListenerName::new("web").unwrap(), address(8080))],
         routes: vec![config::Route::new(RouteName::new("route-1").unwrap(), shop)],
         splits: vec![split],
+        dns: config::Dns::default(),
         admin: config::Admin { bind: address(9901), hosts: Vec::new(), state_dir: dir.to_owned() },
         telemetry: config::Telemetry {
             bind: None,

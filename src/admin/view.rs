@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::{AdminContext, StatsOf};
+use super::context::{AdminContext, NamesOf, StatsOf};
 use super::dto::{
     CountsDto, EndpointDto, HistoryEntryDto, OverrideDto, SplitDto, SplitStatsDto, StatsDto, VersionDto,
     VersionStatsDto,
@@ -20,6 +20,7 @@ pub(super) const MINUTE: Duration = Duration::from_secs(60);
 /// What is needed besides the snapshot, taken once per answer.
 pub(super) struct View<'a> {
     pub(super) stats: &'a StatsOf,
+    pub(super) names: &'a NamesOf,
     /// Endpoints that have left the configuration.
     pub(super) leaving: Vec<(EndpointKey, Arc<Endpoint>)>,
     pub(super) persisted: bool,
@@ -27,7 +28,7 @@ pub(super) struct View<'a> {
 
 impl<'a> View<'a> {
     pub(super) fn new(ctx: &'a AdminContext, persisted: bool) -> Self {
-        Self { stats: &*ctx.stats, leaving: ctx.store.registry().leaving(), persisted }
+        Self { stats: &*ctx.stats, names: &*ctx.names, leaving: ctx.store.registry().leaving(), persisted }
     }
 
     /// One split as it is.
@@ -87,6 +88,7 @@ impl<'a> View<'a> {
             observed_share: figures.observed_share,
             state: version_state(version),
             endpoints: self.endpoints(split, version).map(|e| endpoint(e)).collect(),
+            names: (self.names)(&split.name, &version.name),
             stats: figures.stats,
         }
     }
@@ -228,7 +230,7 @@ mod tests {
     }
 
     fn view() -> View<'static> {
-        View { stats: &some, leaving: Vec::new(), persisted: true }
+        View { stats: &some, names: &|_, _| Vec::new(), leaving: Vec::new(), persisted: true }
     }
 
     #[test]
@@ -293,7 +295,7 @@ mod tests {
     #[test]
     fn a_split_without_requests_has_no_observed_share() {
         let none = |_: &SplitName, _: &VersionName, _: Duration| StatsDto::default();
-        let view = View { stats: &none, leaving: Vec::new(), persisted: false };
+        let view = View { stats: &none, names: &|_, _| Vec::new(), leaving: Vec::new(), persisted: false };
         let shown = view.split(&shop(90, 10));
         assert_eq!(shown.versions[0].observed_share, None);
         assert_eq!(shown.versions[0].share, 0.9);

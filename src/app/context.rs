@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::load;
 use super::start::World;
-use crate::admin::{AdminContext, LastReload, ReloadAsk, ReloadDone, ReloadResult, StatsDto};
+use crate::admin::{AdminContext, LastReload, NameDto, ReloadAsk, ReloadDone, ReloadResult, StatsDto};
 use crate::config;
+use crate::dns::{NameState, Statuses};
 use crate::lifecycle::Phase;
-use crate::model::{Instant, Source, rfc3339_ms};
+use crate::model::{Instant, Source, SplitName, VersionName, rfc3339_ms};
 use crate::reload::{self, Gone, ReloadHandle, ReloadOutcome, ReloadStatus};
 use crate::state::{ApplyError, Change, Order, Store};
 use crate::telemetry::Stats;
@@ -22,6 +23,10 @@ pub(super) fn context(world: &World, phase: tokio::sync::watch::Receiver<Phase>)
     AdminContext {
         store: world.store.clone(),
         stats: Arc::new(move |split, version, window: Duration| stats(windows.stats(split, version, window))),
+        names: {
+            let (store, statuses) = (world.store.clone(), world.names.clone());
+            Arc::new(move |split, version| names(&store.snapshot().config, &statuses, split, version))
+        },
         render_metrics: Arc::new(move || scrape.render()),
         reload: Arc::new(move |ask| Box::pin(reload_for(reloads.clone(), store.clone(), load.clone(), ask))),
         check: Arc::new(move |text| load::check(&file, &text)),
@@ -37,6 +42,22 @@ pub(super) fn context(world: &World, phase: tokio::sync::watch::Receiver<Phase>)
         is_shutting_down: Arc::new(move || !matches!(*phase.borrow(), Phase::Running)),
         started: Instant::now(),
     }
+}
+
+fn names(config: &config::Config, statuses: &Statuses, split: &SplitName, version: &VersionName) -> Vec<NameDto> {
+    let of_split = config.splits.iter().filter(|known| known.name == *split);
+    let found = of_split.flat_map(|known| &known.versions).find(|known| known.name == *version);
+    let one = |name: &config::NameTarget| {
+        let status = statuses.of(name);
+        NameDto {
+            name: name.to_string(),
+            state: status.as_ref().map_or(NameState::Resolving, |status| status.state).as_str(),
+            addresses: status.as_ref().map_or(0, |status| status.addresses),
+            age_seconds: status.as_ref().and_then(|status| status.age).map(|age| age.as_secs()),
+            error: status.and_then(|status| status.error),
+        }
+    };
+    found.into_iter().flat_map(|version| version.names()).map(one).collect()
 }
 
 fn stats(stats: Stats) -> StatsDto {

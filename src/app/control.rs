@@ -16,9 +16,10 @@ use super::start::{World, events_format, world};
 use super::{Addresses, Options, StartError};
 use crate::admin;
 use crate::cli::Exit;
-use crate::config::Shutdown;
-use crate::lifecycle::{Ending, Phase, Signal, Signals, drive};
-use crate::model::{Actor, Instant, Source};
+use crate::config::{Config, Shutdown};
+use crate::dns::{self, Statuses};
+use crate::lifecycle::{Blocker, Ending, Phase, Signal, Signals, drive};
+use crate::model::{Actor, Address, Instant, Source};
 use crate::net::listen::{Listeners, Stopping};
 use crate::proxy::{Cut, DataPlane};
 use crate::reload::{self, ReloadHandle};
@@ -116,14 +117,16 @@ async fn serve(
     let (phases, phase) = watch::channel(Phase::Running);
     let addresses = addresses(&world, begun);
     let context = Arc::new(context(&world, phase));
+    let own_address = world.admin.as_ref().and_then(|socket| socket.local_addr().ok()).map(Address::from);
     let (mut admin, stop_admin) = serve_admin(&mut world, context);
-    let World { config, loaded, load, store, listeners, plane, flusher, access, reloads, reloader, .. } = world;
+    let World { config, loaded, load, store, names, listeners, plane, flusher, access, reloads, reloader, .. } = world;
     let mut background = JoinSet::new();
     background.spawn(reloader.run());
-    background.spawn(flush(flusher, store.clone(), reloads.clone(), access.dropped_count()));
+    background.spawn(flush(flusher, store.clone(), reloads.clone(), (names.clone(), access.dropped_count())));
+    background.spawn(dns::run(store.clone(), own_address, names.clone()));
     let theirs = reloads.clone();
     background.spawn(async move { reload::watch(load, &loaded, theirs).await });
-    drop(world.starting);
+    background.spawn(first_answers(names, config.clone(), world.starting));
     let _ = ready.send(Ok(addresses));
 
     let mut asked = Asked { signals, stopped: Some(stopped), reloads };
@@ -175,6 +178,14 @@ fn failed(part: &'static str) -> Ended {
     Ended::Failed
 }
 
+/// Traffic is asked for only once the names had a chance to be answered, so that the first requests find endpoints. Only
+/// a chance: a name server that is silent keeps nobody down.
+async fn first_answers(names: Statuses, config: Arc<Config>, starting: Blocker) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let _ = tokio::time::timeout(PATIENCE, names.all_asked(&config)).await;
+    drop(starting);
+}
+
 /// The admin API and, if there is one, the listener of the probes. They serve until the sender is dropped.
 fn serve_admin(world: &mut World, context: Arc<admin::AdminContext>) -> (JoinSet<()>, watch::Sender<()>) {
     let (stop, stopped) = watch::channel(());
@@ -219,7 +230,12 @@ async fn down(
 }
 
 /// Counts become metrics; endpoints that have left are cut and forgotten in time; a write that failed is tried again.
-async fn flush(mut flusher: Flusher, store: Arc<Store>, reloads: ReloadHandle, lines_dropped: impl Fn() -> u64) {
+async fn flush(
+    mut flusher: Flusher,
+    store: Arc<Store>,
+    reloads: ReloadHandle,
+    (names, lines_dropped): (Statuses, impl Fn() -> u64),
+) {
     let mut seconds = tokio::time::interval(FLUSH);
     seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut events = store.subscribe();
@@ -239,7 +255,7 @@ async fn flush(mut flusher: Flusher, store: Arc<Store>, reloads: ReloadHandle, l
                 *rollbacks.entry((split, event.source)).or_default() += 1;
             }
         }
-        let now = gauges(&snapshot, &reloads.status().borrow(), &rollbacks, lines_dropped());
+        let now = gauges(&snapshot, &reloads.status().borrow(), &rollbacks, (&names, lines_dropped()));
         flusher.flush(&now, Instant::now());
         tell_expiring(&mut expiry, &snapshot.config);
         for (key, left) in store.registry().tidy(Instant::now()) {

@@ -4,20 +4,30 @@ use std::collections::HashMap;
 use std::time::SystemTime;
 
 use crate::config::{Certificate, Config};
+use crate::dns::Statuses;
 use crate::model::{Instant, Source, SplitName, rfc3339_ms};
 use crate::reload::ReloadStatus;
 use crate::state::{Snapshot, SplitState, VersionState};
-use crate::telemetry::{CertificateGauge, EndpointGauges, Gauges, Reloads, SplitGauges, VersionGauges, panics};
+use crate::telemetry::{
+    CertificateGauge, EndpointGauges, Gauges, NameGauge, Reloads, SplitGauges, VersionGauges, panics,
+};
 use crate::tls::{Expiring, ExpiryWatch};
 
 /// Rollbacks since the start.
 pub(super) type Rollbacks = HashMap<(SplitName, Source), u64>;
 
 /// See the file's head.
-pub(super) fn gauges(snapshot: &Snapshot, reloads: &ReloadStatus, rollbacks: &Rollbacks, dropped: u64) -> Gauges {
+pub(super) fn gauges(
+    snapshot: &Snapshot,
+    reloads: &ReloadStatus,
+    rollbacks: &Rollbacks,
+    (names, dropped): (&Statuses, u64),
+) -> Gauges {
     Gauges {
         splits: snapshot.splits.iter().map(|s| split(s, rollbacks)).collect(),
         certificates: snapshot.config.certificates().into_iter().map(|c| certificate(c)).collect(),
+        names: names.stale().into_iter().map(|(name, stale)| NameGauge { name: name.to_string(), stale }).collect(),
+        lookups: names.lookups(),
         persisted: snapshot.persisted,
         access_lines_dropped: dropped,
         panics: panics::count(),

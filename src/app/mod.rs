@@ -6,6 +6,7 @@
 //! every listener is bound and the state is loaded.
 
 mod bounds;
+mod check;
 mod context;
 mod control;
 mod gauges;
@@ -20,13 +21,13 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
-use crate::cli::{CheckFormat, CheckOptions, Exit};
-use crate::config;
+use crate::cli::Exit;
 use crate::config::Bind;
 use crate::demo;
 use crate::model::ListenerName;
 use crate::telemetry::panics;
 
+pub use check::check;
 pub use control::Ended;
 
 /// What to run.
@@ -128,24 +129,6 @@ pub fn run(options: Options) -> ExitCode {
 fn eprint_line(line: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr().lock(), "{line}");
-}
-
-/// `weir check`: what is wrong with a file, on stdout.
-pub fn check(options: &CheckOptions) -> ExitCode {
-    let mut report = config::load(&config::find(options.config.as_deref(), &load::env), &load::env).report;
-    if options.strict {
-        report.strict();
-    }
-    if !options.quiet {
-        let format = match options.format {
-            CheckFormat::Text => config::Format::Text,
-            CheckFormat::Json => config::Format::Json,
-            CheckFormat::Github => config::Format::Github,
-        };
-        use std::io::Write;
-        let _ = writeln!(std::io::stdout().lock(), "{}", report.render(format, options.color).trim_end());
-    }
-    if report.has_errors() { Exit::ConfigInvalid.into() } else { Exit::Done.into() }
 }
 
 /// `weir demo`.

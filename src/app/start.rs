@@ -10,6 +10,7 @@ use super::load::{loaded, loader};
 use super::{Options, StartError, bounds};
 use crate::cli::Exit;
 use crate::config::{self, Config};
+use crate::dns::Statuses;
 use crate::lifecycle::{Blocker, Readiness};
 use crate::model::Instant;
 use crate::net::listen::{Listeners, bind_one};
@@ -25,6 +26,8 @@ pub(super) struct World {
     pub(super) loaded: LoadedConfig,
     pub(super) load: Loader,
     pub(super) store: Arc<Store>,
+    /// How names stand; filled once they are followed.
+    pub(super) names: Statuses,
     pub(super) listeners: Arc<Listeners>,
     pub(super) plane: Arc<DataPlane>,
     pub(super) flusher: Flusher,
@@ -71,6 +74,7 @@ pub(super) fn world(options: &Options) -> Result<World, StartError> {
         loaded,
         load,
         store,
+        names: Statuses::default(),
         listeners,
         plane,
         flusher,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::print::{Paint, shown};
 use super::table::{millis, none, rate, seen, share, table};
-use super::views::{Diagnostic, Entry, Override, Reload, Split, Status, Version};
+use super::views::{Diagnostic, Entry, Name, Override, Reload, Split, Status, Version};
 use crate::model::Weights;
 
 /// All splits, one block each, after what needs attention.
@@ -47,7 +47,21 @@ pub fn split(split: &Split, paint: Paint) -> String {
         _ => paint.yellow(&split.state),
     };
     let rows: Vec<_> = split.versions.iter().map(|v| version(v, v.name == split.stable)).collect();
-    format!("{}   {state}{}\n{}", paint.bold(&split.name), origin(split), table(&HEADS, &rows))
+    let names = split.versions.iter().flat_map(|v| v.names.iter().filter_map(|name| unknown(v, name)));
+    let names: String = names.map(|line| format!("{}\n", paint.yellow(&line))).collect();
+    format!("{}   {state}{}\n{}{names}", paint.bold(&split.name), origin(split), table(&HEADS, &rows))
+}
+
+/// What is wrong with a name, if anything.
+fn unknown(version: &Version, name: &Name) -> Option<String> {
+    let error = name.error.as_deref().unwrap_or("no answer yet");
+    let kept = match (name.state.as_str(), name.age_seconds) {
+        ("stale", Some(age)) => format!("; its answer of {age} s ago is in force"),
+        ("stale", None) => "; what it had is in force".to_owned(),
+        ("unresolved" | "resolving", _) => "; it has no address yet".to_owned(),
+        _ => return None,
+    };
+    Some(format!("! {}: {} is not resolved: {}{kept}", version.name, shown(&name.name), shown(error)))
 }
 
 /// Why the weights are as they are.

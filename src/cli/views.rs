@@ -56,7 +56,18 @@ pub struct Version {
     pub observed_share: Option<f64>,
     pub state: String,
     pub endpoints: Vec<Endpoint>,
+    pub names: Vec<Name>,
     pub stats: Stats,
+}
+
+/// A name whose addresses are endpoints.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Name {
+    pub name: String,
+    pub state: String,
+    pub age_seconds: Option<u64>,
+    pub error: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

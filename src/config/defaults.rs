@@ -8,6 +8,9 @@ use http::Method;
 use super::types::*;
 use crate::model::{ListenerName, RouteName, SplitName, VersionName, Weight};
 
+/// `dns_refresh` of a version.
+pub(super) const DNS_REFRESH: Duration = Duration::from_secs(30);
+
 const fn secs(n: u64) -> Option<Duration> {
     Some(Duration::from_secs(n))
 }
@@ -66,7 +69,21 @@ impl Version {
     /// HTTP/1.1 in cleartext.
     pub fn new(name: VersionName, weight: Weight, endpoints: Vec<SocketAddr>) -> Self {
         let endpoints = endpoints.into_iter().map(EndpointSpec::from).collect();
-        Self { name, weight, endpoints, protocol: Protocol::Auto, tls: None, host: HostHeader::Client }
+        Self {
+            name,
+            weight,
+            endpoints,
+            protocol: Protocol::Auto,
+            tls: None,
+            host: HostHeader::Client,
+            dns_refresh: DNS_REFRESH,
+        }
+    }
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self { servers: Vec::new(), hosts: "/etc/hosts".into() }
     }
 }
 

@@ -28,6 +28,7 @@ pub fn effective(config: &Config) -> String {
     root.insert("listeners".into(), named(&config.listeners, |l| (l.name.as_str(), listener(l))));
     root.insert("routes".into(), Value::Array(config.routes.iter().map(routes::route).collect()));
     root.insert("splits".into(), named(&config.splits, |s| (s.name.as_str(), split(s))));
+    root.insert("dns".into(), dns(config));
     root.insert("admin".into(), admin(config));
     root.insert("telemetry".into(), telemetry(config));
     // Only strings, numbers, booleans, lists and tables with string keys are in it: nothing toml could refuse.
@@ -142,6 +143,9 @@ fn version(v: &Version) -> Value {
     let scheme = if v.tls.is_some() { "https://" } else { "" };
     let endpoints = v.endpoints.iter().map(|spec| splits::endpoint(spec, scheme)).collect();
     let mut entries = vec![("weight", Value::Integer(v.weight.value().into())), ("endpoints", Value::Array(endpoints))];
+    if v.names().next().is_some() {
+        entries.push(("dns_refresh", time(v.dns_refresh)));
+    }
     entries.push(("protocol", text(splits::protocol(v.protocol))));
     entries.push(("host", text(splits::host(v.host))));
     entries.extend(v.tls.as_ref().map(|tls| ("tls", upstream_tls(tls))));
@@ -156,6 +160,11 @@ fn upstream_tls(tls: &UpstreamTls) -> Value {
         entries.extend([("cert", file(&client.file)), ("key", file(&client.key_file))]);
     }
     table(entries)
+}
+
+fn dns(config: &Config) -> Value {
+    let dns = &config.dns;
+    table([("servers", texts(&dns.servers)), ("hosts", text(&dns.hosts.to_string_lossy()))])
 }
 
 fn admin(config: &Config) -> Value {

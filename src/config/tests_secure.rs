@@ -385,9 +385,9 @@ fn mistakes_of_a_version_have_their_remedy() {
             "does not belong",
         ),
         (
-            "endpoints = [\"https://shop.internal:9443\"]".to_owned(),
-            "not-yet splits.shop.versions.v1.endpoints[0]",
-            "ip:port",
+            "endpoints = [\"https://shop-:9443\"]".to_owned(),
+            "bad-address splits.shop.versions.v1.endpoints[0]",
+            "server_name",
         ),
     ] {
         folder.refuses(BIND, &version, start, part);

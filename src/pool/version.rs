@@ -21,11 +21,13 @@ pub struct Member {
     pub endpoint: Arc<Endpoint>,
     /// Relative share among the version's endpoints, 0 to 1,000,000.
     pub weight: u32,
+    /// The name that led to it, if one did: what a certificate is asked of.
+    pub host: Option<Arc<str>>,
 }
 
 impl From<Arc<Endpoint>> for Member {
     fn from(endpoint: Arc<Endpoint>) -> Self {
-        Self { endpoint, weight: 1 }
+        Self { endpoint, weight: 1, host: None }
     }
 }
 
@@ -35,6 +37,8 @@ pub struct Pool {
     endpoints: Vec<Arc<Endpoint>>,
     /// In the order of `endpoints`.
     weights: Vec<u32>,
+    /// In the order of `endpoints`.
+    hosts: Vec<Option<Arc<str>>>,
     max_in_flight: u32,
 }
 
@@ -42,8 +46,8 @@ impl Pool {
     /// `max_in_flight` is per endpoint.
     pub fn new(members: impl IntoIterator<Item = impl Into<Member>>, max_in_flight: u32) -> Self {
         let members = members.into_iter().map(|member| member.into());
-        let (endpoints, weights) = members.map(|member| (member.endpoint, member.weight)).unzip();
-        Self { endpoints, weights, max_in_flight }
+        let (endpoints, weights, hosts) = members.map(|m| (m.endpoint, m.weight, m.host)).collect();
+        Self { endpoints, weights, hosts, max_in_flight }
     }
 
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
@@ -53,6 +57,11 @@ impl Pool {
     /// The weight of each endpoint, in the order of `endpoints`.
     pub fn weights(&self) -> &[u32] {
         &self.weights
+    }
+
+    /// The name that led to each endpoint, in the order of `endpoints`.
+    pub fn hosts(&self) -> &[Option<Arc<str>>] {
+        &self.hosts
     }
 
     /// Requests in flight allowed per endpoint.

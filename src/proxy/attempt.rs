@@ -263,10 +263,11 @@ impl<'a> Trip<'a> {
         exchange.attempt(claim, self.at);
         self.tried |= bit(endpoint);
         let version = &self.view.splits[self.choice.split].versions[self.at];
-        outgoing.name_host(version.host, exchange);
+        let host = version.hosts.get(endpoint);
+        outgoing.name_host(host);
         let is_tunnel = outgoing.handshake.is_some();
         let upstream = if is_tunnel { &version.tunnels[endpoint] } else { &version.upstreams[endpoint] };
-        let plan = (version.host, &self.split().timeouts, self.edits());
+        let plan = (host, &self.split().timeouts, self.edits());
         at_endpoint(upstream, plan, self.early, exchange, outgoing).await
     }
 }

@@ -23,7 +23,7 @@ use super::request_id::RequestId;
 use super::upload::Upload;
 use super::view::{VersionView, View};
 use super::worker::Worker;
-use crate::model::{Address, Cause, Instant, Kind};
+use crate::model::{Cause, Instant, Kind};
 use crate::pool::Claim;
 
 /// What the access line needs of the request's head, which has gone to the endpoint by then.
@@ -331,11 +331,6 @@ impl Exchange {
 
     pub(super) fn add_bytes_out(&mut self, n: u64) {
         self.bytes_out += n;
-    }
-
-    /// Where the present attempt goes.
-    pub(super) fn endpoint(&self) -> Option<&Address> {
-        self.claim.as_ref().map(|claim| claim.endpoint().address())
     }
 
     /// The answer's body has ended as it should.

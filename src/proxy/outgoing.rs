@@ -16,7 +16,7 @@ use super::fields::Field;
 use super::headers;
 use super::upload::{RequestBody, Upload};
 use super::websocket::Handshake;
-use crate::config::{HeaderEdits, HostHeader};
+use crate::config::HeaderEdits;
 use crate::net::body::Received;
 use crate::routing::{normal_host, normal_path, strip_prefix};
 
@@ -85,17 +85,17 @@ impl Outgoing {
         Ok(Self { request, handshake, method, upload, spare, client_host: None })
     }
 
-    /// Makes `Host` what the version of the present attempt wants: the client's, or its endpoint's own address.
-    pub(super) fn name_host(&mut self, host: HostHeader, exchange: &Exchange) {
+    /// Makes `Host` what the version of the present attempt wants: the client's, or its endpoint's own (`host`).
+    pub(super) fn name_host(&mut self, host: Option<&HeaderValue>) {
         let Some(request) = &mut self.request else { return };
         let name = match host {
-            HostHeader::Endpoint => exchange.endpoint().and_then(|e| HeaderValue::from_str(&e.authority()).ok()),
+            Some(own) => Some(own.clone()),
             // After an attempt at a version that wanted its own.
-            HostHeader::Client => self.client_host.take(),
+            None => self.client_host.take(),
         };
         let Some(name) = name else { return };
         let before = request.headers_mut().insert(header::HOST, name);
-        if host == HostHeader::Endpoint {
+        if host.is_some() {
             self.client_host = self.client_host.take().or(before);
         }
     }
@@ -112,10 +112,10 @@ impl Outgoing {
 
     /// Makes a request that was lost on an idle connection ready to be sent once more, to the same endpoint; false if
     /// it must not be.
-    pub(super) fn resend(&mut self, host: HostHeader, exchange: &Exchange, edits: &HeaderEdits) -> bool {
+    pub(super) fn resend(&mut self, host: Option<&HeaderValue>, exchange: &Exchange, edits: &HeaderEdits) -> bool {
         let may = self.method.is_idempotent() && self.is_replayable() && self.make_ready(exchange, edits);
         if may {
-            self.name_host(host, exchange);
+            self.name_host(host);
         }
         may
     }

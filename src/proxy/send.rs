@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::Response;
+use http::{HeaderValue, Response};
 use http_body_util::BodyExt as _;
 use tokio::time::Sleep;
 
@@ -18,7 +18,7 @@ use super::exchange::Exchange;
 use super::outgoing::Outgoing;
 use super::retry::Failure;
 use super::upload::{Broken, RequestBody};
-use crate::config::{HeaderEdits, HostHeader, UpstreamTimeouts};
+use crate::config::{HeaderEdits, UpstreamTimeouts};
 use crate::model::Instant;
 use crate::net::body::Received;
 use crate::net::upstream::{DialError, Lease, SendFault, Upstream};
@@ -45,7 +45,7 @@ pub(super) struct Answer {
 /// One endpoint: over an idle connection if there is one, else over a new one.
 pub(super) async fn at_endpoint(
     upstream: &Rc<Upstream<RequestBody>>,
-    (host, timeouts, edits): (HostHeader, &UpstreamTimeouts, &HeaderEdits),
+    (host, timeouts, edits): (Option<&HeaderValue>, &UpstreamTimeouts, &HeaderEdits),
     early: &Early,
     exchange: &Exchange,
     outgoing: &mut Outgoing,

@@ -13,7 +13,7 @@ use http::HeaderValue;
 use super::upload::RequestBody;
 use super::worker::Worker;
 use crate::config::{HostHeader, Listener};
-use crate::model::ListenerName;
+use crate::model::{Address, ListenerName};
 use crate::net::upstream::{Settings, Upstream};
 use crate::pool::Endpoint;
 use crate::routing::{Deck, Shares};
@@ -49,7 +49,8 @@ pub(super) struct VersionView {
     pub(super) upstreams: Vec<Rc<Upstream<RequestBody>>>,
     /// The same for tunnels.
     pub(super) tunnels: Vec<Rc<Upstream<RequestBody>>>,
-    pub(super) host: HostHeader,
+    /// What each endpoint gets as `Host`; empty: what the client sent.
+    pub(super) hosts: Vec<HeaderValue>,
     /// `weir-version`, if it is to be shown.
     pub(super) shown_as: Option<HeaderValue>,
 }
@@ -105,13 +106,18 @@ impl SplitView {
         let rule_epoch = if config.rules.is_empty() { state.epoch } else { RULES };
         let versions = state.versions.iter().enumerate().map(|(i, v)| {
             let cell = |epoch| worker.cells.version(worker.index, &state.name, &v.name, epoch);
-            let endpoints = || v.pool.endpoints().iter().map(|e| (e, settings(worker, snapshot, (index, i), e)));
+            let members = || v.pool.endpoints().iter().zip(v.pool.hosts());
+            let endpoints =
+                || members().map(|(e, host)| (e, settings(worker, snapshot, (index, i), e, host.as_deref())));
             VersionView {
                 cell: cell(state.epoch),
                 rule_cell: cell(rule_epoch),
                 upstreams: endpoints().map(|(e, settings)| worker.upstream(e, settings)).collect(),
                 tunnels: endpoints().map(|(e, settings)| worker.tunnels(e, settings)).collect(),
-                host: config.versions[i].host,
+                hosts: match config.versions[i].host {
+                    HostHeader::Client => Vec::new(),
+                    HostHeader::Endpoint => members().map(|(e, host)| authority(e, host.as_deref())).collect(),
+                },
                 shown_as: config.expose_version.then(|| HeaderValue::from_str(v.name.as_str()).ok()).flatten(),
             }
         });
@@ -126,12 +132,28 @@ impl SplitView {
     }
 }
 
-/// How an endpoint of version `i` of split `s` is spoken to.
-fn settings(worker: &Worker, snapshot: &Snapshot, (s, i): (usize, usize), endpoint: &Endpoint) -> Settings {
+/// The endpoint's own name and port.
+fn authority(endpoint: &Endpoint, host: Option<&str>) -> HeaderValue {
+    let text = match (endpoint.address(), host) {
+        (Address::Tcp(address), Some(host)) => format!("{}:{}", host.trim_end_matches('.'), address.port()),
+        (address, _) => address.authority().into_owned(),
+    };
+    // Letters, digits and dots only, whichever it is.
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("localhost"))
+}
+
+/// How an endpoint of version `i` of split `s` is spoken to; `host` is the name that led to it.
+fn settings(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    (s, i): (usize, usize),
+    endpoint: &Endpoint,
+    host: Option<&str>,
+) -> Settings {
     let split = &snapshot.config.splits[s];
     let version = &split.versions[i];
     let client = snapshot.upstream_tls.get(s).and_then(|versions| versions.get(i)).cloned().flatten();
-    let name = version.tls.as_ref().map(|tls| tls::server_name(tls, endpoint.address()));
+    let name = version.tls.as_ref().and_then(|tls| tls::server_name(tls, endpoint.address(), host));
     Settings {
         idle_cap: split.pool.idle_per_endpoint.div_ceil(worker.of),
         idle_for: split.timeouts.idle,

@@ -135,6 +135,7 @@ fn base(root: &Path) -> Config {
         listeners: Vec::new(),
         routes: vec![route],
         splits: vec![config::Split::new(split, VersionName::new("v1").unwrap(), Vec::new())],
+        dns: crate::config::Dns::default(),
         admin: config::Admin { bind: ([127, 0, 0, 1], 9901).into(), hosts: vec![], state_dir: root.join("state") },
         telemetry: config::Telemetry { bind: None, log },
     }

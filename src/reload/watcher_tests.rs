@@ -103,6 +103,7 @@ fn running(watch: bool) -> Arc<config::Config> {
         listeners: Vec::new(),
         routes: Vec::new(),
         splits: Vec::new(),
+        dns: config::Dns::default(),
         admin: config::Admin { bind: ([127, 0, 0, 1], 0).into(), hosts: Vec::new(), state_dir: "/nonexistent".into() },
         telemetry: config::Telemetry {
             bind: None,

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::names::Names;
 use super::owners::KeptOwners;
 use super::{HistoryEntry, Override};
-use crate::config::{Split, Version};
+use crate::config::{EndpointSpec, Split, Target, Version};
 use crate::model::{Address, Revision, SplitName, VersionName, Weight, Weights};
 
 /// See the file's head.
@@ -98,13 +99,18 @@ impl Kept {
     /// The version takes nothing new: drained as a whole, or each of its endpoints by itself, which is the same to
     /// a request.
     pub fn is_draining(&self, version: &Version) -> bool {
-        let each = || version.addresses().all(|a| self.drains_alone(&version.name, a));
+        let is_drained = |spec: &EndpointSpec| match &spec.target {
+            Target::Address(address) => self.drains_alone(&version.name, address),
+            // Its addresses come and go by themselves; the coin follows orders only.
+            Target::Name(_) => false,
+        };
+        let each = || version.endpoints.iter().all(is_drained);
         self.drained.contains(&version.name) || (!version.endpoints.is_empty() && each())
     }
 
     /// The version has an endpoint that may take requests.
-    pub fn is_usable(&self, version: &Version) -> bool {
-        version.addresses().any(|a| !self.drains(&version.name, a))
+    pub fn is_usable(&self, version: &Version, names: &Names) -> bool {
+        names.places(version).iter().any(|place| !self.drains(&version.name, &place.address))
     }
 
     /// Makes coin and owners what the orders now say.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::book::Kept;
+use super::names::{Names, Place};
 use super::plan::Plan;
 use super::rules::rules;
 use super::secure::Secured;
@@ -90,7 +91,7 @@ fn split_state(plan: &Plan, split: &Split, old: Option<&SplitState>, endpoint: L
         weight: kept.weights().weight(&version.name).unwrap_or_default(),
         closed: kept.closed.contains(&version.name),
         draining: kept.is_draining(version),
-        pool: pool(split, version, old, endpoint),
+        pool: pool((split, version), &plan.names, old, endpoint),
     };
     SplitState {
         name: split.name.clone(),
@@ -117,18 +118,27 @@ fn owners(kept: &Kept, split: &Split) -> Option<Arc<Owners>> {
     kept.table(split).map(Arc::new)
 }
 
-fn pool(split: &Split, version: &Version, old: Option<&SplitState>, endpoint: Lookup<'_>) -> Arc<Pool> {
+fn pool(
+    (split, version): (&Split, &Version),
+    names: &Names,
+    old: Option<&SplitState>,
+    endpoint: Lookup<'_>,
+) -> Arc<Pool> {
+    let places = names.places(version);
     let limit = split.pool.max_in_flight;
     let fits = |pool: &&Arc<Pool>| {
-        let members = pool.endpoints().iter().map(|e| e.address()).zip(pool.weights().iter().copied());
-        pool.max_in_flight() == limit && members.eq(version.weighted_addresses())
+        let addresses = pool.endpoints().iter().map(|e| e.address());
+        pool.max_in_flight() == limit
+            && addresses.eq(places.iter().map(|place| &place.address))
+            && pool.weights().iter().eq(places.iter().map(|place| &place.weight))
+            && pool.hosts().iter().eq(places.iter().map(|place| &place.host))
     };
     let was = old.and_then(|old| old.version(version.name.as_str())).map(|v| &v.pool);
-    let find = |(address, weight): (&Address, u32)| {
-        let endpoint = endpoint(&key(split, version, address.clone()));
-        Member { endpoint, weight }
+    let find = |place: &Place| {
+        let endpoint = endpoint(&key(split, version, place.address.clone()));
+        Member { endpoint, weight: place.weight, host: place.host.clone() }
     };
-    let new = || Arc::new(Pool::new(version.weighted_addresses().map(find), limit));
+    let new = || Arc::new(Pool::new(places.iter().map(find), limit));
     was.filter(fits).map_or_else(new, Arc::clone)
 }
 
@@ -153,13 +163,13 @@ pub(super) fn settle_drains(plan: &Plan, snapshot: &Snapshot, now: Instant) {
     }
 }
 
-/// Drains what the new file no longer has, for as long as the old file allowed.
-pub(super) fn remove_gone(registry: &Registry, old: &Config, new: &Config, now: Instant) {
+/// Drains what the plan no longer has, for as long as the file before it allowed.
+pub(super) fn remove_gone(registry: &Registry, old: &Config, plan: &Plan, now: Instant) {
     let of = |split: &Split, version: &Version| -> Vec<_> {
-        version.addresses().map(|address| key(split, version, address.clone())).collect()
+        plan.names.places(version).into_iter().map(|place| key(split, version, place.address)).collect()
     };
     let of_split = |split: &Split| split.versions.iter().flat_map(|version| of(split, version)).collect::<Vec<_>>();
-    let live: HashSet<_> = new.splits.iter().flat_map(of_split).collect();
+    let live: HashSet<_> = plan.config.splits.iter().flat_map(of_split).collect();
     let at_once = || Deadlines::new(now, Duration::ZERO, Duration::ZERO);
     let allowed = |name: &SplitName| old.splits.iter().find(|split| split.name == *name).map(|split| &split.drain);
     registry.remove_all_but(&live, |key| allowed(&key.split).map_or_else(at_once, |drain| deadlines(drain, now)));

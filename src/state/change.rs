@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::names::Resolved;
 use super::snapshot::Snapshot;
-use crate::config::Config;
+use crate::config::{Config, NameTarget};
 use crate::model::{Actor, Revision, Source, SplitName, VersionName, Weights};
 use crate::tls::TlsError;
 
@@ -12,6 +13,8 @@ use crate::tls::TlsError;
 pub enum Change {
     /// A new configuration, already validated, its listeners already bound.
     Reload { config: Arc<Config> },
+    /// A name has other addresses. Says nothing that anybody ordered: no revision, no history, nothing on disk.
+    Resolved { name: NameTarget, addresses: Arc<[Resolved]> },
     /// Set the weights of every version; `hold` also defies later files.
     SetWeights { split: SplitName, weights: Weights, hold: bool },
     /// All to the target, everything else closed, held (surface.md section 6).

@@ -13,6 +13,9 @@ mod damage_tests;
 mod disk;
 mod format;
 mod history;
+mod names;
+#[cfg(test)]
+mod names_tests;
 mod orders;
 mod owners;
 mod plan;
@@ -33,5 +36,6 @@ mod store_tests;
 mod testing;
 
 pub use change::{Applied, ApplyError, Change, ChangeEvent, HistoryEntry, Order};
+pub use names::Resolved;
 pub use snapshot::{Coin, Override, RuleState, Snapshot, SplitState, VersionState};
 pub use store::{OpenError, OpenOptions, Store};

@@ -4,9 +4,10 @@
 
 use super::ApplyError;
 use super::book::{DrainedEndpoint, Kept};
+use super::names::Names;
 use super::precedence::in_order;
 use super::{Order, Override};
-use crate::config::{Split, Version};
+use crate::config::{NameTarget, Split, Version};
 use crate::model::{Address, Revision, VersionName, Weight, Weights};
 
 type Changed = Result<bool, ApplyError>;
@@ -26,11 +27,12 @@ impl Mark<'_> {
 }
 
 /// Where a rollback is asked to go.
-pub(super) struct Target<'a> {
+pub(super) struct Goal<'a> {
     pub to: Option<&'a VersionName>,
     /// A revision with the weights that were in force then.
     pub past: Option<(Revision, Weights)>,
     pub force: bool,
+    pub names: &'a Names,
 }
 
 pub(super) fn set_weights(kept: &mut Kept, split: &Split, wanted: &Weights, hold: bool, mark: &Mark<'_>) -> Changed {
@@ -60,29 +62,41 @@ pub(super) fn set_weights(kept: &mut Kept, split: &Split, wanted: &Weights, hold
     Ok(true)
 }
 
-pub(super) fn rollback(kept: &mut Kept, split: &Split, target: &Target<'_>, mark: &Mark<'_>) -> Changed {
+pub(super) fn rollback(kept: &mut Kept, split: &Split, target: &Goal<'_>, mark: &Mark<'_>) -> Changed {
     let weights = goal(kept, split, target)?;
     let closed: Vec<_> = weights.iter().filter(|(_, w)| w.is_zero()).map(|(v, _)| v.clone()).collect();
     if kept.is_held() && *kept.weights() == weights && kept.closed == closed {
         return Ok(false);
     }
     let receives = |v: &&Version| weights.weight(&v.name).is_some_and(|w| !w.is_zero());
-    let dead = split.versions.iter().filter(receives).find(|v| !kept.is_usable(v));
+    let dead = split.versions.iter().filter(receives).find(|v| !kept.is_usable(v, target.names));
     if let Some(dead) = dead.filter(|_| !target.force) {
-        return Err(ApplyError::TargetUnhealthy(unhealthy(dead)));
+        return Err(ApplyError::TargetUnhealthy(unhealthy(dead, target.names)));
     }
     kept.override_ = Some(mark.over(weights, true));
     kept.closed = closed;
     Ok(true)
 }
 
-fn unhealthy(version: &Version) -> String {
-    let what = if version.endpoints.is_empty() { "has no endpoint" } else { "takes no requests: it is drained" };
+fn unhealthy(version: &Version, names: &Names) -> String {
+    let has_none = names.places(version).is_empty();
+    let what = match version.names().next() {
+        Some(name) if has_none => return unresolved(version, name),
+        None if has_none => "has no endpoint",
+        _ => "takes no requests: it is drained",
+    };
     format!("version `{}` {what}; undrain it, choose another target, or force it", version.name)
 }
 
+fn unresolved(version: &Version, name: &NameTarget) -> String {
+    format!(
+        "version `{}` has no endpoint: `{name}` has no address yet; choose another target, or force it",
+        version.name
+    )
+}
+
 /// The weights a rollback is to reach.
-fn goal(kept: &Kept, split: &Split, target: &Target<'_>) -> Result<Weights, ApplyError> {
+fn goal(kept: &Kept, split: &Split, target: &Goal<'_>) -> Result<Weights, ApplyError> {
     match (target.to, &target.past) {
         (Some(_), Some(_)) => {
             Err(ApplyError::BadWeights("a rollback goes to a version or to a revision, not to both".into()))
@@ -125,27 +139,39 @@ pub(super) fn release(kept: &mut Kept) -> bool {
     kept.override_.take().is_some()
 }
 
-pub(super) fn drain(kept: &mut Kept, split: &Split, name: &VersionName, endpoint: Option<&str>) -> Changed {
+pub(super) fn drain(
+    kept: &mut Kept,
+    split: &Split,
+    names: &Names,
+    name: &VersionName,
+    endpoint: Option<&str>,
+) -> Changed {
     let version = version(split, name)?;
     let Some(text) = endpoint else {
         let new = !kept.drained.contains(name);
         kept.drained.extend(new.then(|| name.clone()));
         return Ok(new);
     };
-    let address = address(version, text)?;
+    let address = address(version, names, text)?;
     let new = !kept.drains_alone(name, &address);
     kept.drained_endpoints.extend(new.then(|| DrainedEndpoint { version: name.clone(), address }));
     Ok(new)
 }
 
-pub(super) fn undrain(kept: &mut Kept, split: &Split, name: &VersionName, endpoint: Option<&str>) -> Changed {
+pub(super) fn undrain(
+    kept: &mut Kept,
+    split: &Split,
+    names: &Names,
+    name: &VersionName,
+    endpoint: Option<&str>,
+) -> Changed {
     let version = version(split, name)?;
     let Some(text) = endpoint else {
         let before = kept.drained.len();
         kept.drained.retain(|v| v != name);
         return Ok(kept.drained.len() < before);
     };
-    let address = address(version, text)?;
+    let address = undrained(kept, version, text).map_or_else(|| address(version, names, text), Ok)?;
     if kept.drained.contains(name) {
         return Err(ApplyError::DrainedAsVersion { version: name.clone(), endpoint: text.to_owned() });
     }
@@ -162,15 +188,21 @@ fn version<'a>(split: &'a Split, name: &VersionName) -> Result<&'a Version, Appl
     })
 }
 
-fn address(version: &Version, text: &str) -> Result<Address, ApplyError> {
-    let known = |a: &Address| version.addresses().any(|b| b == a);
+/// An address that is drained may be given free also while no name leads to it.
+fn undrained(kept: &Kept, version: &Version, text: &str) -> Option<Address> {
+    text.parse().ok().filter(|address| kept.drains_alone(&version.name, address))
+}
+
+fn address(version: &Version, names: &Names, text: &str) -> Result<Address, ApplyError> {
+    let places = names.places(version);
+    let known = |a: &Address| places.iter().any(|place| place.address == *a);
     text.parse().ok().filter(known).ok_or_else(|| ApplyError::UnknownEndpoint {
         version: version.name.clone(),
         endpoint: text.to_owned(),
-        known: if version.endpoints.is_empty() {
+        known: if places.is_empty() {
             vec!["none".to_owned()]
         } else {
-            version.addresses().map(Address::to_string).collect()
+            places.iter().map(|place| place.address.to_string()).collect()
         },
     })
 }

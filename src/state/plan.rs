@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::book::{Book, Kept};
-use super::orders::{self, Mark, Target};
+use super::names::{Names, Resolved};
+use super::orders::{self, Goal, Mark};
 use super::precedence::{Verdict, held_conflict, reconcile};
 use super::{ApplyError, Change, HistoryEntry, Order};
-use crate::config::{Config, Split};
+use crate::config::{Config, NameTarget, Split};
 use crate::model::{Revision, SplitName, VersionName, Weights};
 
 /// How many of the newest history entries the state file carries.
@@ -23,12 +24,14 @@ pub(super) struct Plan {
     pub config: Arc<Config>,
     pub touched: BTreeSet<SplitName>,
     pub events: Vec<HistoryEntry>,
+    pub names: Names,
 }
 
 /// What an order starts from.
 pub(super) struct Before<'a> {
     pub book: &'a Book,
     pub config: &'a Arc<Config>,
+    pub names: &'a Names,
     /// The weights a split had at a revision of its history.
     pub past: &'a dyn Fn(&SplitName, Revision) -> Option<Weights>,
     /// Now, as it goes into history.
@@ -43,14 +46,31 @@ pub(super) fn plan(before: &Before<'_>, order: &Order) -> Result<Option<Plan>, A
     match &order.change {
         Change::Reload { config } => {
             let known = Some(before.config.as_ref());
-            reload(before.book, known, config, order, before.at).map_err(ApplyError::HeldConflict)
+            reload((before.book, before.names), known, config, order, before.at).map_err(ApplyError::HeldConflict)
         }
+        Change::Resolved { name, addresses } => Ok(resolved(before, name, addresses)),
         Change::SetWeights { split, .. }
         | Change::Rollback { split, .. }
         | Change::Release { split }
         | Change::Drain { split, .. }
         | Change::Undrain { split, .. } => on_split(before, order, split),
     }
+}
+
+/// The book stays as it is, its revision too: whoever looks for what somebody changed finds nothing.
+fn resolved(before: &Before<'_>, name: &NameTarget, addresses: &Arc<[Resolved]>) -> Option<Plan> {
+    let names_it = |split: &&Split| split.versions.iter().any(|version| version.names().any(|n| n == name));
+    let is_configured = |name: &NameTarget| {
+        before.config.splits.iter().any(|s| s.versions.iter().any(|v| v.names().any(|known| known == name)))
+    };
+    let names = before.names.with(name, addresses, is_configured)?;
+    Some(Plan {
+        book: before.book.clone(),
+        config: before.config.clone(),
+        touched: before.config.splits.iter().filter(names_it).map(|split| split.name.clone()).collect(),
+        events: Vec::new(),
+        names,
+    })
 }
 
 fn on_split(before: &Before<'_>, order: &Order, name: &SplitName) -> Result<Option<Plan>, ApplyError> {
@@ -67,7 +87,7 @@ fn on_split(before: &Before<'_>, order: &Order, name: &SplitName) -> Result<Opti
         return Ok(None);
     }
     kept.settle(split);
-    let mut draft = Draft::new(before.book, order, before.at);
+    let mut draft = Draft::new(before.book, before.names, order, before.at);
     let event = HistoryEntry { split: Some(name.clone()), ..draft.event(kind(&order.change)) };
     let event = match target(&order.change) {
         Some(target) => HistoryEntry { target: Some(target), ..event },
@@ -85,12 +105,16 @@ fn carry_out(kept: &mut Kept, split: &Split, before: &Before<'_>, order: &Order)
             let known =
                 |r: Revision| (before.past)(&split.name, r).map(|w| (r, w)).ok_or(ApplyError::UnknownRevision(r));
             let past = to_revision.map(known).transpose()?;
-            orders::rollback(kept, split, &Target { to: to.as_ref(), past, force: *force }, &mark)
+            orders::rollback(kept, split, &Goal { to: to.as_ref(), past, force: *force, names: before.names }, &mark)
         }
         Change::Release { .. } => Ok(orders::release(kept)),
-        Change::Drain { version, endpoint, .. } => orders::drain(kept, split, version, endpoint.as_deref()),
-        Change::Undrain { version, endpoint, .. } => orders::undrain(kept, split, version, endpoint.as_deref()),
-        Change::Reload { .. } => Ok(false),
+        Change::Drain { version, endpoint, .. } => {
+            orders::drain(kept, split, before.names, version, endpoint.as_deref())
+        }
+        Change::Undrain { version, endpoint, .. } => {
+            orders::undrain(kept, split, before.names, version, endpoint.as_deref())
+        }
+        Change::Reload { .. } | Change::Resolved { .. } => Ok(false),
     }
 }
 
@@ -100,13 +124,13 @@ fn carry_out(kept: &mut Kept, split: &Split, before: &Before<'_>, order: &Order)
 /// # Errors
 /// A held override and the file cannot both be true.
 pub(super) fn reload(
-    book: &Book,
+    (book, names): (&Book, &Names),
     was: Option<&Config>,
     config: &Arc<Config>,
     order: &Order,
     at: &str,
 ) -> Result<Option<Plan>, String> {
-    let mut draft = Draft::new(book, order, at);
+    let mut draft = Draft::new(book, names, order, at);
     draft.book.splits.retain(|name, _| config.splits.iter().any(|s| s.name == *name));
     for (name, gone) in book.splits.iter().filter(|(name, _)| config.splits.iter().all(|s| s.name != **name)) {
         draft.events.push(leaving(&draft, name, gone)?);
@@ -173,6 +197,7 @@ fn requests_differ(a: &Split, b: &Split) -> bool {
 /// A plan in the making.
 struct Draft<'a> {
     book: Book,
+    names: Names,
     order: &'a Order,
     at: &'a str,
     touched: BTreeSet<SplitName>,
@@ -180,9 +205,9 @@ struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    fn new(book: &Book, order: &'a Order, at: &'a str) -> Self {
+    fn new(book: &Book, names: &Names, order: &'a Order, at: &'a str) -> Self {
         let book = Book { revision: Revision(book.revision.0 + 1), ..book.clone() };
-        Self { book, order, at, touched: BTreeSet::new(), events: Vec::new() }
+        Self { book, names: names.clone(), order, at, touched: BTreeSet::new(), events: Vec::new() }
     }
 
     fn event(&self, kind: &str) -> HistoryEntry {
@@ -217,7 +242,7 @@ impl<'a> Draft<'a> {
         self.book.recent.extend(self.events.iter().cloned());
         let surplus = self.book.recent.len().saturating_sub(RECENT.max(self.events.len()));
         self.book.recent.drain(..surplus);
-        Plan { book: self.book, config, touched: self.touched, events: self.events }
+        Plan { book: self.book, config, touched: self.touched, events: self.events, names: self.names }
     }
 }
 
@@ -229,6 +254,8 @@ fn kind(change: &Change) -> &'static str {
         Change::Release { .. } => "release",
         Change::Drain { .. } => "drain",
         Change::Undrain { .. } => "undrain",
+        // Has no history.
+        Change::Resolved { .. } => "resolved",
     }
 }
 

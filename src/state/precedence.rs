@@ -5,7 +5,7 @@
 
 use super::Override;
 use super::book::Kept;
-use crate::config::Split;
+use crate::config::{Split, Version};
 use crate::model::{Address, SplitName, VersionName, Weight, Weights};
 
 /// What the file did to an override, with the reason for people.
@@ -35,9 +35,9 @@ pub(super) fn reconcile(kept: &Kept, split: &Split) -> Result<(Kept, Option<Verd
     };
     let has = |v: &VersionName| file.weight(v).is_some();
     let listed = |names: &[VersionName]| file.iter().map(|(v, _)| v.clone()).filter(|v| names.contains(v)).collect();
-    let in_file = |v: &VersionName, a: &Address| {
-        split.versions.iter().any(|f| f.name == *v && f.addresses().any(|known| known == a))
-    };
+    // What a name leads to is not known after a restart: such a drain stays until it is taken back.
+    let may_have = |f: &Version, a: &Address| f.names().next().is_some() || f.addresses().any(|known| known == a);
+    let in_file = |v: &VersionName, a: &Address| split.versions.iter().any(|f| f.name == *v && may_have(f, a));
     let mut next = Kept {
         stable: split.stable.clone(),
         previous_stable: previous_stable(kept, split).filter(|v| has(v)),

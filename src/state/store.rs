@@ -16,6 +16,7 @@ use tokio::sync::{Notify, broadcast};
 use super::book::Book;
 use super::disk::{self, Disk, NoDisk};
 use super::history::{Log, Memory};
+use super::names::Names;
 use super::plan::{Before, Plan, plan, reload};
 use super::secure::Secured;
 use super::{Applied, ApplyError, Change, ChangeEvent, HistoryEntry, Order, Snapshot, build, format};
@@ -67,6 +68,7 @@ pub struct Store {
 #[derive(Debug)]
 struct Writer {
     book: Book,
+    names: Names,
     /// `None`: memory mode.
     files: Option<Files>,
     /// The disk is behind, or may be.
@@ -101,10 +103,16 @@ impl Store {
         // History may know more than a state that had to be recovered; no revision is ever given twice.
         book.revision = book.revision.max(memory.revision());
         let (order, at) = (start_order(&config), rfc3339_ms(SystemTime::now()));
-        let plan = reload(&book, None, &config, &order, &at)
+        let plan = reload((&book, &Names::default()), None, &config, &order, &at)
             .map_err(|why| OpenError::HeldConflict(format!("{why} (or forget all state: empty {})", dir.display())))?;
         let is_new = plan.is_some() || found.stale;
-        let plan = plan.unwrap_or_else(|| Plan { book, config, touched: Default::default(), events: Vec::new() });
+        let plan = plan.unwrap_or_else(|| Plan {
+            book,
+            config,
+            touched: Default::default(),
+            events: Vec::new(),
+            names: Names::default(),
+        });
         let (tls, secured) = secure(&plan)?;
         let first = build::snapshot(&plan, secured, None, &|key| registry.endpoint(key), files.is_some());
         build::settle_drains(&plan, &first, Instant::now());
@@ -115,7 +123,7 @@ impl Store {
             tls,
             events: broadcast::Sender::new(EVENTS),
             memory: Mutex::new(memory),
-            writer: Mutex::new(Writer { book: plan.book, files, dirty: is_new }),
+            writer: Mutex::new(Writer { book: plan.book, names: plan.names, files, dirty: is_new }),
             state_errors: AtomicU64::new(0),
         };
         store.publish(&plan.events);
@@ -154,7 +162,7 @@ impl Store {
         let now = self.snapshot();
         let at = rfc3339_ms(SystemTime::now());
         let past = |split: &SplitName, revision| self.memory().weights_at(split, revision);
-        let before = Before { book: &writer.book, config: &now.config, past: &past, at: &at };
+        let before = Before { book: &writer.book, config: &now.config, names: &writer.names, past: &past, at: &at };
         let Some(plan) = plan(&before, &order)? else {
             return Ok(Applied { persisted: now.persisted, snapshot: now, changed: false, events: Vec::new() });
         };
@@ -163,6 +171,7 @@ impl Store {
             return Ok(self.rehearse(&now, plan, secured));
         }
         match order.change {
+            Change::Resolved { .. } => Ok(self.swap_alone(&mut writer, &now, plan, secured)),
             Change::Reload { .. } | Change::Rollback { .. } => {
                 Ok(self.swap_then_write(&mut writer, &now, plan, secured))
             }
@@ -213,12 +222,22 @@ impl Store {
         Applied { snapshot, changed: true, persisted: now.persisted, events: plan.events }
     }
 
+    /// For what is neither ordered nor remembered.
+    fn swap_alone(&self, writer: &mut Writer, now: &Snapshot, plan: Plan, secured: Secured) -> Applied {
+        let next = build::snapshot(&plan, secured, Some(now), &|key| self.registry.endpoint(key), now.persisted);
+        build::settle_drains(&plan, &next, Instant::now());
+        self.swap(Arc::new(next));
+        build::remove_gone(&self.registry, &now.config, &plan, Instant::now());
+        writer.names = plan.names;
+        Applied { snapshot: self.snapshot(), changed: true, persisted: now.persisted, events: Vec::new() }
+    }
+
     fn swap_then_write(&self, writer: &mut Writer, now: &Snapshot, plan: Plan, secured: Secured) -> Applied {
         let next = build::snapshot(&plan, secured, Some(now), &|key| self.registry.endpoint(key), now.persisted);
         // Before the swap: an endpoint that comes back must not take requests while its version drains.
         build::settle_drains(&plan, &next, Instant::now());
         self.swap(Arc::new(next));
-        build::remove_gone(&self.registry, &now.config, &plan.config, Instant::now());
+        build::remove_gone(&self.registry, &now.config, &plan, Instant::now());
         writer.book = plan.book;
         self.publish(&plan.events);
         let persisted = self.write_behind(writer, &plan.events);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Applied, ApplyError, Change, OpenOptions, Order, Store};
-use crate::config::{Admin, Config, Level, Log, LogFormat, Shutdown, Split, Telemetry, Version};
+use crate::config::{Admin, Config, Dns, Level, Log, LogFormat, Shutdown, Split, Telemetry, Version};
 use crate::model::{Actor, Revision, Source, SplitName, VersionName, Weight, Weights};
 use crate::pool::Registry;
 
@@ -43,6 +43,7 @@ pub(super) fn config(dir: &Path, splits: Vec<Split>) -> Arc<Config> {
         listeners: Vec::new(),
         routes: Vec::new(),
         splits,
+        dns: Dns::default(),
         admin: Admin { bind: ([127, 0, 0, 1], 9901).into(), hosts: Vec::new(), state_dir: dir.to_owned() },
         telemetry: Telemetry {
             bind: None,

@@ -91,7 +91,7 @@ mod tests {
         AcceptFault, Cause, Kind, ListenerName, Refusal, Revision, RouteName, Shed, Source, SplitName, VersionName,
         Weight,
     };
-    use crate::telemetry::{CertificateGauge, EndpointGauges, Finish, Reloads, SplitGauges, VersionGauges};
+    use crate::telemetry::{CertificateGauge, EndpointGauges, Finish, NameGauge, Reloads, SplitGauges, VersionGauges};
 
     fn config(versions: &[&str]) -> Config {
         let version =
@@ -108,6 +108,7 @@ mod tests {
             listeners: vec![config::Listener::new(ListenerName::new("web").unwrap(), ([127, 0, 0, 1], 0).into())],
             routes: vec![config::Route::new(RouteName::new("all").unwrap(), split.name.clone())],
             splits: vec![split],
+            dns: crate::config::Dns::default(),
             admin: config::Admin { bind: ([127, 0, 0, 1], 0).into(), hosts: Vec::new(), state_dir: "/nowhere".into() },
             telemetry: config::Telemetry {
                 bind: None,
@@ -142,6 +143,8 @@ mod tests {
                 name: "certs/shop.pem".into(),
                 not_after: UNIX_EPOCH + Duration::from_secs(1_800_000_000),
             }],
+            names: vec![NameGauge { name: "shop.test:80".into(), stale: Duration::from_secs(7) }],
+            lookups: vec![("answered", 5), ("empty", 0)],
             persisted: true,
             reloads: Reloads {
                 applied: 4,
@@ -262,6 +265,8 @@ mod tests {
             ("weir_retries_total{split='shop',version='v1'}", 5.0),
             ("weir_drain_aborted_total{kind='stream',split='shop',version='v1'}", 5.0),
             ("weir_drain_aborted_total{kind='upgrade',split='shop',version='v1'}", 0.0),
+            ("weir_dns_stale_seconds{name='shop.test:80'}", 7.0),
+            ("weir_dns_lookups_total{result='answered'}", 5.0),
             ("weir_connections{listener='web'}", 2.0),
             ("weir_tls_handshakes_total{listener='web',result='ok'}", 2.0),
             ("weir_tls_handshakes_total{listener='web',result='failed'}", 1.0),

@@ -1,6 +1,6 @@
 //! What other rooms know and the metrics show: filled by the wiring once a second, plain data.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::model::{Revision, Source, SplitName, VersionName};
 
@@ -10,6 +10,10 @@ pub struct Gauges {
     pub splits: Vec<SplitGauges>,
     /// Each name once.
     pub certificates: Vec<CertificateGauge>,
+    /// Each name once.
+    pub names: Vec<NameGauge>,
+    /// Look-ups since the start, by result.
+    pub lookups: Vec<(&'static str, u64)>,
     /// Overrides and history are on disk.
     pub persisted: bool,
     pub reloads: Reloads,
@@ -24,6 +28,15 @@ pub struct CertificateGauge {
     /// Its path as written in the file.
     pub name: String,
     pub not_after: SystemTime,
+}
+
+/// A name whose addresses are endpoints.
+#[derive(Clone, Debug)]
+pub struct NameGauge {
+    /// As in the file.
+    pub name: String,
+    /// For how long there has been no good answer; zero while the newest is good.
+    pub stale: Duration,
 }
 
 #[derive(Clone, Debug)]

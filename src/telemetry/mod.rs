@@ -32,6 +32,6 @@ pub use cells::{CodeCell, Finish, ListenerCell, VersionCell};
 pub use exposition::Scrape;
 pub use flush::Flusher;
 pub use format::Format;
-pub use gauges::{CertificateGauge, EndpointGauges, Gauges, Reloads, SplitGauges, VersionGauges};
+pub use gauges::{CertificateGauge, EndpointGauges, Gauges, NameGauge, Reloads, SplitGauges, VersionGauges};
 pub use registry::Cells;
 pub use windows::{Stats, Windows};

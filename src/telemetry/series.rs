@@ -38,6 +38,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("weir_panics_total", "Defects that ended a connection or a task."),
     ("weir_rollbacks_total", "Rollbacks by who asked for them."),
     ("weir_config_reloads_total", "Reloads of the configuration by result."),
+    ("weir_dns_lookups_total", "Names looked up, by result."),
     ("weir_access_lines_dropped_total", "Access lines not written because the output was too slow or failed."),
 ];
 const GAUGES: &[(&str, &str)] = &[
@@ -51,6 +52,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("weir_endpoint_draining", "The endpoint takes no new request."),
     ("weir_endpoint_requests_in_flight", "Requests, streams and tunnels of the endpoint not yet ended."),
     ("weir_connections", "Open client connections."),
+    ("weir_dns_stale_seconds", "Since a name's last good answer, 0 while its newest is good."),
     ("weir_tls_certificate_expiry_timestamp_seconds", "When a certificate in use ends."),
     ("weir_config_last_reload_successful", "The last reload was taken."),
     ("weir_config_last_reload_success_timestamp_seconds", "When a configuration was last taken."),
@@ -76,6 +78,7 @@ enum Shown {
     Split(SplitName),
     Version(VersionKey),
     Endpoint(VersionKey, String),
+    Name(String),
 }
 
 #[derive(Debug)]
@@ -220,6 +223,10 @@ impl Series {
                 shown.insert(Shown::Version(key));
             }
         }
+        for one in &gauges.names {
+            gauge(&self.recorder, "weir_dns_stale_seconds", &[("name", &one.name)], one.stale.as_secs_f64());
+            shown.insert(Shown::Name(one.name.clone()));
+        }
         self.shown.difference(&shown).for_each(|gone| self.show_gone(gone));
         self.shown = shown;
         self.show_certificates(&gauges.certificates);
@@ -273,6 +280,7 @@ impl Series {
                 let nothing = VersionGauges { name, ratio: 0.0, file_ratio: 0.0, in_flight: 0, endpoints: Vec::new() };
                 self.show_version(key, &nothing);
             }
+            Shown::Name(name) => gauge(&self.recorder, "weir_dns_stale_seconds", &[("name", name)], 0.0),
             // Still up: "down" would wake somebody for an endpoint that was taken away on purpose.
             Shown::Endpoint(key, address) => {
                 let gone = EndpointGauges { address: address.clone(), up: true, draining: false, in_flight: 0 };
@@ -285,6 +293,10 @@ impl Series {
         let reloads = &gauges.reloads;
         for (result, n) in [("applied", reloads.applied), ("rejected", reloads.rejected)] {
             counter(&self.recorder, "weir_config_reloads_total", &[("result", result)]).absolute(n);
+        }
+        // None at all where there is no name to look up.
+        for (result, n) in gauges.lookups.iter().filter(|(_, n)| *n > 0) {
+            counter(&self.recorder, "weir_dns_lookups_total", &[("result", result)]).absolute(*n);
         }
         counter(&self.recorder, "weir_access_lines_dropped_total", &[]).absolute(gauges.access_lines_dropped);
         counter(&self.recorder, "weir_panics_total", &[]).absolute(gauges.panics);

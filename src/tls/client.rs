@@ -2,7 +2,6 @@
 //!
 //! Invariant: an endpoint is always verified; there is no way to switch that off, and none to fall back to cleartext.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::Resumption;
@@ -48,13 +47,14 @@ pub fn client_config(tls: &UpstreamTls, protocol: Protocol) -> Result<Arc<Client
 }
 
 /// What the endpoint is asked for (by SNI, if it is a name) and must prove to be.
-pub fn server_name(tls: &UpstreamTls, endpoint: &Address) -> ServerName<'static> {
-    let ip = match endpoint {
-        Address::Tcp(address) => address.ip().to_canonical(),
-        // Never spoken with in TLS.
-        Address::Unix(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-    };
-    tls.server_name.clone().unwrap_or_else(|| ServerName::IpAddress(ip.into()))
+///
+/// As written; else the name that led to the endpoint; else its IP address. A name that no certificate can have (an SRV
+/// record's target may be anything) leaves the address. `None` for a Unix socket, where TLS is never spoken.
+pub fn server_name(tls: &UpstreamTls, endpoint: &Address, host: Option<&str>) -> Option<ServerName<'static>> {
+    let Address::Tcp(address) = endpoint else { return None };
+    let named = || ServerName::try_from(host?.trim_end_matches('.').to_owned()).ok();
+    let ip = || ServerName::IpAddress(address.ip().to_canonical().into());
+    Some(tls.server_name.clone().or_else(named).unwrap_or_else(ip))
 }
 
 /// Read when they are first asked for, and then kept: a third of a megabyte of files.

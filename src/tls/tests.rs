@@ -204,8 +204,12 @@ fn cached_sessions_stay_behind_their_fence() {
 fn an_endpoint_is_verified_by_its_name_or_its_address() {
     let tls = |server_name| crate::config::UpstreamTls { ca: None, server_name, client: None };
     let at = "[::ffff:10.0.0.1]:9443".parse().unwrap();
-    assert_eq!(server_name(&tls(None), &at), ServerName::from(IpAddr::from([10, 0, 0, 1])));
-    assert_eq!(server_name(&tls(Some(named("shop.internal"))), &at), named("shop.internal"));
+    assert_eq!(server_name(&tls(None), &at, None), Some(ServerName::from(IpAddr::from([10, 0, 0, 1]))));
+    let name = |written, host| server_name(&tls(written), &at, host);
+    assert_eq!(name(None, Some("shop.test.")), Some(named("shop.test")));
+    assert_eq!(name(None, Some("a b")), Some(ServerName::from(IpAddr::from([10, 0, 0, 1]))));
+    assert_eq!(name(Some(named("shop.internal")), Some("shop.test")), Some(named("shop.internal")));
+    assert_eq!(server_name(&tls(None), &crate::model::Address::Unix("/run/a".into()), None), None);
 }
 
 #[tokio::test]

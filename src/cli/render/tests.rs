@@ -46,6 +46,27 @@ v2          25%    25.0%   103.1   0.03%  3.0ms  9.8ms  21ms   7          2/2 up
 }
 
 #[test]
+fn names_that_are_not_resolved_are_told_below_the_table() {
+    let mut shop = shop();
+    shop["versions"][0]["names"] = json!([{"name": "a.test:80", "state": "fresh", "addresses": 2, "age_seconds": 3}]);
+    shop["versions"][1]["names"] = json!([
+        {"name": "b.test:80", "state": "stale", "addresses": 2, "age_seconds": 75, "error": "no answer in time"},
+        {"name": "srv+c.test", "state": "unresolved", "addresses": 0, "error": "it does not exist (NXDOMAIN)"},
+        {"name": "d.test:80", "state": "resolving", "addresses": 0}
+    ]);
+    let text = split(&of(shop), PLAIN);
+    let told: Vec<&str> = text.lines().skip(4).collect();
+    assert_eq!(
+        told,
+        [
+            "! v2: b.test:80 is not resolved: no answer in time; its answer of 75 s ago is in force",
+            "! v2: srv+c.test is not resolved: it does not exist (NXDOMAIN); it has no address yet",
+            "! v2: d.test:80 is not resolved: no answer yet; it has no address yet",
+        ]
+    );
+}
+
+#[test]
 fn a_held_split_without_traffic() {
     let mut shop = shop();
     shop["state"] = json!("held");

@@ -46,6 +46,8 @@ pub struct RawConfig {
     /// Feature flags, by name.
     #[schemars(extend("x-weir-not-yet" = true))]
     pub flags: IndexMap<String, RawFlag>,
+    /// Who is asked for the addresses of names.
+    pub dns: RawDns,
     /// Dashboard, API, metrics and probes.
     pub admin: RawAdmin,
     /// Metrics, logs and traces.
@@ -70,6 +72,7 @@ impl Default for RawConfig {
             defaults: RawDefaults::default(),
             splits: IndexMap::new(),
             flags: IndexMap::new(),
+            dns: RawDns::default(),
             admin: RawAdmin::default(),
             telemetry: RawTelemetry::default(),
             notify: Vec::new(),
@@ -91,6 +94,22 @@ pub struct RawShutdown {
 impl Default for RawShutdown {
     fn default() -> Self {
         Self { delay: Dur::secs(0), timeout: Dur::secs(25) }
+    }
+}
+
+/// Who is asked for the addresses of names.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawDns {
+    /// Name servers, `ip` or `ip:port`; default: those of /etc/resolv.conf, with its search domains.
+    pub servers: Vec<String>,
+    /// Names that no server is asked for.
+    pub hosts: String,
+}
+
+impl Default for RawDns {
+    fn default() -> Self {
+        Self { servers: Vec::new(), hosts: "/etc/hosts".into() }
     }
 }
 

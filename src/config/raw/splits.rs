@@ -90,10 +90,11 @@ pub struct RawVersion {
     /// Relative share; default: 1 if no version of the split has one, else 0.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub weight: Option<u32>,
-    /// Addresses that answer: `ip:port`, or `https://ip:port`.
+    /// What answers: `ip:port`, `name:port` (all its addresses) or `srv+NAME` (what its SRV records say), each with
+    /// `https://` before it or not; `unix:/path`.
     pub endpoints: Option<Vec<RawEndpoint>>,
-    /// How often a name is asked again.
-    #[schemars(extend("x-weir-not-yet" = true, "default" = "30s"))]
+    /// A name is asked again after this at the latest, at least `1s`; earlier if its records live shorter.
+    #[schemars(extend("default" = "30s"))]
     pub dns_refresh: Option<Dur>,
     /// What is spoken with the endpoints.
     #[serde(default)]
@@ -101,14 +102,14 @@ pub struct RawVersion {
     /// What the endpoints get as `Host`.
     #[serde(default)]
     pub host: RawHostHeader,
-    /// TLS towards the endpoints, which are then `https://ip:port`.
+    /// TLS towards the endpoints, which are then `https://ip:port` or `https://name:port`.
     pub tls: Option<RawUpstreamTls>,
     /// Overrides the split's `health`.
     #[schemars(extend("x-weir-not-yet" = true))]
     pub health: Option<RawHealth>,
 }
 
-/// `ip:port` or `https://ip:port`, or a table.
+/// `ip:port`, `name:port`, `srv+NAME`, the same with `https://`; `unix:/path`; or a table.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RawEndpoint {
@@ -121,7 +122,7 @@ pub enum RawEndpoint {
 pub struct RawEndpointTable {
     #[schemars(required)]
     pub address: Option<String>,
-    /// Relative share among the version's endpoints.
+    /// Relative share among the version's endpoints; each address of a name has it.
     #[schemars(range(min = 0, max = 1_000_000), extend("default" = 1))]
     pub weight: Option<u32>,
 }
@@ -222,7 +223,7 @@ pub enum RawProtocol {
     Http2,
 }
 
-/// The client's `Host`, or the endpoint's own address.
+/// The client's `Host`, or the endpoint's own name or address.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RawHostHeader {
@@ -363,7 +364,7 @@ impl Default for RawEject {
 pub struct RawUpstreamTls {
     /// Whose certificates are accepted, as a PEM file; default: the system's authorities.
     pub ca: Option<String>,
-    /// What is asked for (SNI) and verified; default: the endpoint's IP address.
+    /// What is asked for (SNI) and verified; default: the endpoint's name, or its IP address if it has none.
     pub server_name: Option<String>,
     /// Client certificate chain, as a PEM file; with `key`.
     pub cert: Option<String>,

@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::config::error::{Code, Diagnostic};
-use crate::config::{Bind, UnixBind};
+use crate::config::{Bind, NameOf, NameTarget, Target, UnixBind};
+use crate::model::Address;
 
 /// Why a text is not an address weir can use, with the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,36 +103,85 @@ pub fn tcp(text: &str) -> Result<SocketAddr, BadAddress> {
 }
 
 /// Where an endpoint is, and whether TLS is spoken with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    pub address: SocketAddr,
+    pub target: Target,
     pub https: bool,
 }
 
-/// `ip:port`, `http://ip:port` or `https://ip:port` of an endpoint.
+/// `ip:port` or `name:port` of an endpoint, with `http://` or `https://` before it or not; `unix:/path`.
 ///
 /// # Errors
 /// With the remedy.
 pub fn endpoint(text: &str) -> Result<Endpoint, BadAddress> {
-    if text.starts_with("unix:") {
-        let message = format!("Unix sockets as endpoints: not built yet in this version of weir: {text:?}");
-        return Err(BadAddress::not_yet(message, "write ip:port of an HTTP endpoint, \"127.0.0.1:9001\""));
+    if let Some(path) = text.strip_prefix("unix:") {
+        unix(path)?;
+        return Ok(Endpoint { target: Target::Address(Address::Unix(path.into())), https: false });
     }
     let https = text.starts_with("https://");
     let url = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
     let plain = url.map_or(text, |rest| rest.strip_suffix('/').unwrap_or(rest));
-    let address = ip_and_port(plain).map_err(|problem| match problem {
-        Problem::Name => BadAddress::not_yet(
-            format!("names as endpoints are not built yet in this version of weir: {text:?}"),
-            "write the address: ip:port, for example \"10.0.0.11:9000\"",
-        ),
-        Problem::Other(error) => error,
-    })?;
+    if let Some(name) = plain.strip_prefix("srv+") {
+        return services(name).map(|name| Endpoint { target: Target::Name(name), https });
+    }
+    let address = match ip_and_port(plain) {
+        Ok(address) => address,
+        Err(Problem::Name) => return hosts(plain).map(|name| Endpoint { target: Target::Name(name), https }),
+        Err(Problem::Other(error)) => return Err(error),
+    };
     if address.port() == 0 || address.ip().is_unspecified() {
         let message = format!("nothing can be reached at {text:?}");
         return Err(BadAddress::new(message, "not a place to connect to", "write the endpoint's own address and port"));
     }
-    Ok(Endpoint { address, https })
+    Ok(Endpoint { target: Target::Address(address.into()), https })
+}
+
+/// `name:port`, of which it is known that the name looks like one and the port is a number.
+fn hosts(text: &str) -> Result<NameTarget, BadAddress> {
+    let (name, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    match port.parse() {
+        Ok(port) if port != 0 => Ok(NameTarget { name: dns_name(name)?, of: NameOf::Hosts(port) }),
+        _ => {
+            let message = format!("nothing can be reached at {text:?}");
+            Err(BadAddress::new(message, "not a place to connect to", "a port is a number from 1 to 65535"))
+        }
+    }
+}
+
+/// The name behind `srv+`.
+fn services(text: &str) -> Result<NameTarget, BadAddress> {
+    if text.contains(':') {
+        let message = format!("\"srv+{text}\" has a port, but SRV records bring their own");
+        let help = format!("write \"srv+{}\"", text.split(':').next().unwrap_or_default());
+        return Err(BadAddress::new(message, "a port too many", help));
+    }
+    Ok(NameTarget { name: dns_name(text)?, of: NameOf::Services })
+}
+
+/// In lower case. Underscores are allowed: service names begin with one, and container names often have some.
+fn dns_name(text: &str) -> Result<Arc<str>, BadAddress> {
+    let letters = |label: &str| label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let is_label = |label: &str| (1..=63).contains(&label.len()) && letters(label);
+    let bare = text.strip_suffix('.').unwrap_or(text);
+    if bare.len() > 253 || !bare.split('.').all(is_label) {
+        let message = format!("{text:?} is not a name that can be asked for");
+        return Err(BadAddress::new(message, "not a host name", "write for example \"shop.internal:9000\""));
+    }
+    Ok(text.to_ascii_lowercase().into())
+}
+
+/// `ip` or `ip:port` of a name server.
+///
+/// # Errors
+/// With the remedy.
+pub fn name_server(text: &str) -> Result<SocketAddr, BadAddress> {
+    const PORT: u16 = 53;
+    let bracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let ip = bracketed.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, PORT));
+    ip.or_else(|_| text.parse()).ok().filter(|at| at.port() != 0 && !at.ip().is_unspecified()).ok_or_else(|| {
+        let message = format!("{text:?} is not the address of a name server");
+        BadAddress::new(message, "not an address", "write ip or ip:port, for example \"10.0.0.2\"")
+    })
 }
 
 enum Problem {
@@ -185,11 +236,42 @@ mod tests {
         }
         let socket = Bind::Unix(UnixBind { path: "/run/weir/web.sock".into(), mode: 0o600 });
         assert_eq!(bind("unix:/run/weir/web.sock", 0o600).unwrap(), socket);
-        let address = "10.0.0.1:9000".parse().unwrap();
+        let target = Target::Address("10.0.0.1:9000".parse().unwrap());
         for (text, https) in
             [("http://10.0.0.1:9000/", false), ("https://10.0.0.1:9000/", true), ("10.0.0.1:9000", false)]
         {
-            assert_eq!(endpoint(text).unwrap(), Endpoint { address, https }, "{text}");
+            assert_eq!(endpoint(text).unwrap(), Endpoint { target: target.clone(), https }, "{text}");
+        }
+        let target = Target::Address(Address::Unix("/run/shop.sock".into()));
+        assert_eq!(endpoint("unix:/run/shop.sock").unwrap(), Endpoint { target, https: false });
+    }
+
+    #[test]
+    fn names_are_taken_with_a_port_or_as_services() {
+        let name = |name: &str, of| Target::Name(NameTarget { name: name.into(), of });
+        for (text, target, https) in [
+            ("Shop.Internal:9000", name("shop.internal", NameOf::Hosts(9000)), false),
+            ("https://shop_v2:9443/", name("shop_v2", NameOf::Hosts(9443)), true),
+            ("shop.internal.:80", name("shop.internal.", NameOf::Hosts(80)), false),
+            ("srv+_http._tcp.shop", name("_http._tcp.shop", NameOf::Services), false),
+            ("https://srv+_http._tcp.shop", name("_http._tcp.shop", NameOf::Services), true),
+        ] {
+            assert_eq!(endpoint(text).unwrap(), Endpoint { target, https }, "{text}");
+        }
+    }
+
+    #[test]
+    fn name_servers_are_addresses() {
+        for (text, wanted) in [
+            ("10.0.0.2", "10.0.0.2:53"),
+            ("127.0.0.1:5353", "127.0.0.1:5353"),
+            ("::1", "[::1]:53"),
+            ("[::1]", "[::1]:53"),
+        ] {
+            assert_eq!(name_server(text).unwrap(), wanted.parse().unwrap());
+        }
+        for bad in ["", "dns.internal", "10.0.0.2:0", "0.0.0.0", "10.0.0.2:dns"] {
+            assert!(name_server(bad).is_err(), "{bad}");
         }
     }
 
@@ -216,10 +298,15 @@ mod tests {
             assert!(error.help.starts_with(help), "{text}: {}", error.help);
         }
         for (text, code) in [
-            ("shop.internal:9000", Code::NotYet),
-            ("https://shop.internal:9443", Code::NotYet),
+            ("shop.internal:0", Code::BadAddress),
+            ("shop..internal:80", Code::BadAddress),
+            ("srv+_http._tcp.shop.internal:80", Code::BadAddress),
+            ("srv+", Code::BadAddress),
+            ("srv+a b", Code::BadAddress),
             ("https://10.0.0.1", Code::BadAddress),
-            ("unix:/run/x", Code::NotYet),
+            ("unix:run/x", Code::BadAddress),
+            ("unix:/", Code::BadAddress),
+            ("https://unix:/run/x", Code::BadAddress),
             ("10.0.0.1:0", Code::BadAddress),
             ("0.0.0.0:80", Code::BadAddress),
             ("http://10.0.0.1:80/path", Code::BadAddress),

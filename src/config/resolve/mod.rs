@@ -75,6 +75,7 @@ pub fn resolve(
         listeners,
         routes,
         splits,
+        dns: process::dns(&raw.dns, folder, &mut cx),
         admin: admin?,
         telemetry: telemetry?,
     })

@@ -6,8 +6,8 @@ use super::{Context, address, matches};
 use crate::config::error::Code;
 use crate::config::load::Env;
 use crate::config::path::Path;
-use crate::config::raw::{RawAdmin, RawLevel, RawLog, RawLogFormat, RawShutdown, RawTelemetry};
-use crate::config::{Admin, Level, Log, LogFormat, Shutdown, Telemetry};
+use crate::config::raw::{RawAdmin, RawDns, RawLevel, RawLog, RawLogFormat, RawShutdown, RawTelemetry};
+use crate::config::{Admin, Dns, Level, Log, LogFormat, Shutdown, Telemetry};
 
 pub fn workers(written: usize) -> usize {
     if written > 0 { written } else { std::thread::available_parallelism().map_or(1, usize::from) }
@@ -37,6 +37,18 @@ pub fn admin(raw: &RawAdmin, folder: &FsPath, env: Env<'_>, cx: &mut Context<'_>
         problem.help = Some(format!("write \"127.0.0.1:{}\"; tokens are not built yet", bind.port()));
     }
     Some(Admin { bind, hosts, state_dir: state_dir(raw.state_dir.as_deref(), folder, env) })
+}
+
+pub fn dns(raw: &RawDns, folder: &FsPath, cx: &mut Context<'_>) -> Dns {
+    let path = Path::root().key("dns").key("servers");
+    let server = |(i, text): (usize, &String)| match address::name_server(text) {
+        Ok(server) => Some(server),
+        Err(error) => {
+            error.fill(cx.problem(Code::BadAddress, &path.index(i), ""));
+            None
+        }
+    };
+    Dns { servers: raw.servers.iter().enumerate().filter_map(server).collect(), hosts: folder.join(&raw.hosts) }
 }
 
 fn admin_host(host: &str, path: &Path, cx: &mut Context<'_>) -> Option<String> {

@@ -1,9 +1,12 @@
 //! Splits and their versions: weights, endpoints, the stable version.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::upstream::upstream;
 use super::{Context, retries, rules, sticky};
+use crate::config::defaults::DNS_REFRESH;
+use crate::config::durations;
 use crate::config::error::Code;
 use crate::config::path::Path;
 use crate::config::raw::{RawConfig, RawHostHeader, RawProtocol, RawSplit, RawVersion};
@@ -86,11 +89,26 @@ fn version(
             RawProtocol::Http2 => Protocol::Http2,
         },
         tls: upstream.tls,
+        dns_refresh: dns_refresh(raw, path, cx),
         host: match raw.host {
             RawHostHeader::Client => HostHeader::Client,
             RawHostHeader::Endpoint => HostHeader::Endpoint,
         },
     })
+}
+
+/// Below it an operator's mistake would be a load on name servers.
+const LEAST_REFRESH: Duration = Duration::from_secs(1);
+
+fn dns_refresh(raw: &RawVersion, path: &Path, cx: &mut Context<'_>) -> Duration {
+    let Some(written) = &raw.dns_refresh else { return DNS_REFRESH };
+    if written.0 < LEAST_REFRESH {
+        let message = format!("`dns_refresh` is {}", durations::format(written.0));
+        let problem = cx.problem(Code::OutOfRange, &path.key("dns_refresh"), message);
+        problem.label = Some("too often".into());
+        problem.help = Some("allowed: 1s or more; records that live shorter are asked for each second anyway".into());
+    }
+    written.0.max(LEAST_REFRESH)
 }
 
 fn check_weights(raw: &RawSplit, versions: &[Version], path: &Path, cx: &mut Context<'_>) {

@@ -10,7 +10,7 @@ use super::{Context, address};
 use crate::config::error::Code;
 use crate::config::path::Path;
 use crate::config::raw::{RawEndpoint, RawUpstreamTls, RawVersion};
-use crate::config::{Certificate, EndpointSpec, Target, UpstreamTls};
+use crate::config::{Certificate, EndpointSpec, NameOf, Target, UpstreamTls};
 use crate::model::Address;
 
 /// See the file's head.
@@ -22,7 +22,7 @@ pub struct Upstream {
 
 /// An endpoint and where it stands.
 struct Found {
-    address: Address,
+    target: Target,
     weight: u32,
     https: bool,
     path: Path,
@@ -39,16 +39,20 @@ pub fn upstream(raw: &RawVersion, admin: Option<SocketAddr>, path: &Path, cx: &m
         Some(tls) => self::tls(tls, &path.key("tls"), cx),
         None => Some(UpstreamTls { ca: None, server_name: None, client: None }),
     };
+    check_names(&found, raw, cx);
     if raw.tls.is_some() && !found.is_empty() && found.iter().all(|f| !f.https) {
         let path = path.key("tls");
         let message = format!("{} has `tls`, but its endpoints are plain HTTP", path.parent().words());
         let problem = cx.problem_at_key(Code::BadAddress, &path, message);
         problem.label = Some("of no use".into());
-        problem.help = Some(format!("write \"https://{}\", or take `tls` out", found[0].address));
+        problem.help = Some(match &found[0].target {
+            Target::Address(Address::Unix(_)) => "TLS is not spoken over Unix sockets: take `tls` out".into(),
+            other => format!("write \"https://{other}\", or take `tls` out"),
+        });
     }
     let tls = tls.filter(|_| https).map(Arc::new);
     check_weights(&found, raw, path, cx);
-    let spec = |f: Found| EndpointSpec { target: Target::Address(f.address), weight: f.weight };
+    let spec = |f: Found| EndpointSpec { target: f.target, weight: f.weight };
     Upstream { endpoints: found.into_iter().map(spec).collect(), tls }
 }
 
@@ -74,10 +78,9 @@ fn endpoints(raw: &RawVersion, admin: Option<SocketAddr>, path: &Path, cx: &mut 
             },
         };
         match address::endpoint(text) {
-            Ok(address::Endpoint { address, https }) => {
-                let address = Address::from(address);
-                check_endpoint(&address, admin, &found, &path, cx);
-                found.push(Found { address, weight, https, path });
+            Ok(address::Endpoint { target, https }) => {
+                check_endpoint(&target, admin, &found, &path, cx);
+                found.push(Found { target, weight, https, path });
             }
             Err(error) => error.fill(cx.problem(Code::BadAddress, &path, "")),
         }
@@ -85,19 +88,35 @@ fn endpoints(raw: &RawVersion, admin: Option<SocketAddr>, path: &Path, cx: &mut 
     found
 }
 
-fn check_endpoint(at: &Address, admin: Option<SocketAddr>, found: &[Found], path: &Path, cx: &mut Context<'_>) {
-    if admin.is_some_and(|admin| at.is_same(&admin.into())) {
+fn check_endpoint(at: &Target, admin: Option<SocketAddr>, found: &[Found], path: &Path, cx: &mut Context<'_>) {
+    if admin.is_some_and(|admin| at.is_same(&Target::Address(admin.into()))) {
         let message = format!("{at} is weir's own admin address: clients would reach the admin API through the proxy");
         let problem = cx.problem(Code::BadAddress, path, message);
         problem.label = Some("the admin address".into());
         problem.help = Some("write the application's address, or move `admin.bind` to another port".into());
     }
-    if let Some(first) = found.iter().find(|other| other.address.is_same(at)) {
+    if let Some(first) = found.iter().find(|other| other.target.is_same(at)) {
         let place = cx.tree.place_of(&first.path);
         let problem = cx.problem(Code::DuplicateName, path, format!("endpoint {at} is listed twice"));
         problem.label = Some("the same endpoint again".into());
         problem.related = place.map(|p| (p, "first given here".into()));
         problem.help = Some("take one of them out".into());
+    }
+}
+
+/// A name that no certificate could have needs another one beside it.
+fn check_names(found: &[Found], raw: &RawVersion, cx: &mut Context<'_>) {
+    if raw.tls.as_ref().is_some_and(|tls| tls.server_name.is_some()) {
+        return;
+    }
+    for Found { target, https, path, .. } in found {
+        let Target::Name(name) = target else { continue };
+        if *https && name.of != NameOf::Services && ServerName::try_from(name.name.as_ref()).is_err() {
+            let message = format!("{:?} is not a name that a certificate could have", name.name);
+            let problem = cx.problem(Code::BadAddress, path, message);
+            problem.label = Some("not a TLS server name".into());
+            problem.help = Some("add tls = { server_name = \"...\" } with the name in the certificate".into());
+        }
     }
 }
 

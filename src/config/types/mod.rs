@@ -29,6 +29,7 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// In file order; names unique; at least one, unless every route answers by itself.
     pub splits: Vec<Split>,
+    pub dns: Dns,
     pub admin: Admin,
     pub telemetry: Telemetry,
 }
@@ -40,6 +41,15 @@ pub struct Shutdown {
     pub delay: Duration,
     /// All is over this long after the signal, `delay` included.
     pub timeout: Duration,
+}
+
+/// Who is asked for the addresses of names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// Empty: those of the system.
+    pub servers: Vec<SocketAddr>,
+    /// A file in the form of `/etc/hosts`; its names are asked of nobody.
+    pub hosts: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq)]

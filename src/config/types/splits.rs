@@ -147,6 +147,8 @@ pub struct Version {
     pub weight: Weight,
     /// In file order, unique; may be empty only for weight 0.
     pub endpoints: Vec<EndpointSpec>,
+    /// Names among them are asked again after this at the latest.
+    pub dns_refresh: Duration,
     pub protocol: Protocol,
     /// Given if the endpoints are `https://`; then all of them are.
     pub tls: Option<Arc<UpstreamTls>>,
@@ -155,6 +157,14 @@ pub struct Version {
 }
 
 impl Version {
+    /// The names whose addresses are asked for.
+    pub fn names(&self) -> impl Iterator<Item = &NameTarget> {
+        self.endpoints.iter().filter_map(|spec| match &spec.target {
+            Target::Name(name) => Some(name),
+            Target::Address(_) => None,
+        })
+    }
+
     /// The addresses the file gives, in file order.
     pub fn addresses(&self) -> impl Iterator<Item = &Address> {
         self.weighted_addresses().map(|(address, _)| address)
@@ -197,17 +207,39 @@ pub enum Target {
     Name(NameTarget),
 }
 
+impl Target {
+    /// Whether both lead to the same place, whatever the way it is written.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Address(a), Self::Address(b)) => a.is_same(b),
+            (a, b) => a == b,
+        }
+    }
+}
+
 /// A name whose addresses are asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NameTarget {
     /// In lower case.
     pub name: Arc<str>,
-    pub port: u16,
+    pub of: NameOf,
+}
+
+/// Which records of a name say where its endpoints are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NameOf {
+    /// A and AAAA, each with this port.
+    Hosts(u16),
+    /// SRV, which bring ports and weights; of several priorities the lowest.
+    Services,
 }
 
 impl fmt::Display for NameTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.name, self.port)
+        match self.of {
+            NameOf::Hosts(port) => write!(f, "{}:{port}", self.name),
+            NameOf::Services => write!(f, "srv+{}", self.name),
+        }
     }
 }
 
@@ -237,6 +269,6 @@ pub enum HostHeader {
     /// As the client sent it.
     #[default]
     Client,
-    /// The endpoint's own address.
+    /// The endpoint's own name, or its address if it has none.
     Endpoint,
 }

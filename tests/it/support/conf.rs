@@ -9,7 +9,7 @@ pub struct Conf {
     web: String,
     routes: String,
     shop: String,
-    versions: Vec<(String, u32, Vec<SocketAddr>)>,
+    versions: Vec<(String, u32, Vec<String>)>,
     /// More keys of versions.
     extra: Vec<(String, String)>,
     scheme: &'static str,
@@ -25,7 +25,7 @@ impl Conf {
             web: "bind = \"127.0.0.1:0\"\n".to_owned(),
             routes: "[[routes]]\nsplit = \"shop\"\n".to_owned(),
             shop: String::new(),
-            versions: versions.iter().map(|(name, weight, e)| ((*name).to_owned(), *weight, e.to_vec())).collect(),
+            versions: versions.iter().map(|(name, weight, e)| ((*name).to_owned(), *weight, texts(e))).collect(),
             extra: Vec::new(),
             scheme: "",
             admin: "bind = \"127.0.0.1:0\"\n".to_owned(),
@@ -41,6 +41,13 @@ impl Conf {
     /// Versions `v1` and `v2`, one endpoint each.
     pub fn two(v1: (u32, SocketAddr), v2: (u32, SocketAddr)) -> Self {
         Self::shop(&[("v1", v1.0, &[v1.1]), ("v2", v2.0, &[v2.1])])
+    }
+
+    /// One version `v1` with endpoints as they are written in the file: paths, names.
+    pub fn at(endpoints: &[&str]) -> Self {
+        let mut conf = Self::shop(&[("v1", 1, &[])]);
+        conf.versions[0].2 = texts(endpoints);
+        conf
     }
 
     /// Adds a line at the top level.
@@ -123,4 +130,8 @@ impl Conf {
         }
         text + &format!("[admin]\n{admin}state_dir = \"@DIR@/state\"\n{tail}")
     }
+}
+
+fn texts<T: ToString>(endpoints: &[T]) -> Vec<String> {
+    endpoints.iter().map(ToString::to_string).collect()
 }

@@ -2,6 +2,8 @@
 
 mod admin;
 mod conf;
+mod dns;
+mod door;
 pub mod frames;
 mod gate;
 pub mod h2wire;
@@ -24,6 +26,8 @@ use std::time::Duration;
 
 pub use admin::Admin;
 pub use conf::Conf;
+pub use dns::{NameServer, Reply};
+pub use door::Door;
 pub use frames::Frames;
 pub use gate::Gate;
 pub use load::{Load, Plan, Report};

@@ -1,6 +1,6 @@
 //! A scripted HTTP/1.1 origin: sees raw bytes, answers (or misbehaves) as the test says. One thread per connection.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -107,7 +107,30 @@ impl Origin {
     }
 
     fn over(tls: Option<Arc<ServerConfig>>, script: Box<Script>) -> Self {
-        let listener = super::listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        Self::on(super::listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap(), tls, script)
+    }
+
+    /// One origin on each of these loopback addresses, all on the same port, as the addresses of one name are. Each
+    /// answers with its address.
+    pub fn on_one_port(ips: &[Ipv4Addr]) -> (u16, Vec<Self>) {
+        // Somebody may have the port of the first on another address: then another port.
+        for _ in 0..100 {
+            let first = super::listen(SocketAddr::from((ips[0], 0))).unwrap();
+            let port = first.local_addr().unwrap().port();
+            let rest: Result<Vec<_>, _> =
+                ips[1..].iter().map(|ip| super::listen(SocketAddr::from((*ip, port)))).collect();
+            let Ok(rest) = rest else { continue };
+            let listeners = std::iter::once(first).chain(rest);
+            let one = |(listener, ip): (TcpListener, &Ipv4Addr)| {
+                let name = ip.to_string();
+                Self::on(listener, None, Box::new(move |exchange| exchange.body().and_then(|_| exchange.ok(&name))))
+            };
+            return (port, listeners.zip(ips).map(one).collect());
+        }
+        panic!("no port that is free on all of {ips:?}");
+    }
+
+    fn on(listener: TcpListener, tls: Option<Arc<ServerConfig>>, script: Box<Script>) -> Self {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             script,

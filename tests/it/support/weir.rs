@@ -49,6 +49,15 @@ impl Weir {
         Self::start_in(dir, config, 0)
     }
 
+    /// `start` with a text that `Conf` cannot write.
+    #[track_caller]
+    pub fn start_text(text: &str) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let config = dir.path().join("weir.toml");
+        fs::write(&config, in_dir(&dir, text)).unwrap();
+        Self::start_in(dir, config, 0)
+    }
+
     /// `start`, with files of the test beside the configuration: PEM pairs by their paths without ending.
     #[track_caller]
     pub fn start_with(conf: &Conf, pairs: &[(&str, &super::Pair)], texts: &[(&str, &str)]) -> Self {

@@ -66,7 +66,7 @@ impl Version {
     /// HTTP/1.1 in cleartext.
     pub fn new(name: VersionName, weight: Weight, endpoints: Vec<SocketAddr>) -> Self {
         let endpoints = endpoints.into_iter().map(EndpointSpec::from).collect();
-        Self { name, weight, endpoints, protocol: Protocol::Auto, tls: None, host: HostHeader::Client }
+        Self { name, weight, endpoints, protocol: Protocol::Auto, tls: None, host: HostHeader::Client, health: None }
     }
 }
 

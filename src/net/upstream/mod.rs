@@ -34,6 +34,7 @@ use slab::Slab;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+pub use self::dial::{Speaks, Stream};
 pub use self::error::{DialError, SendError, SendFault};
 pub use self::lease::Lease;
 pub use self::tunnel::Tunnel;
@@ -45,7 +46,7 @@ use crate::config::Protocol;
 use crate::model::{Address, Instant};
 
 /// Bytes of an answer's head, of each interim one and of its trailers (HTTP/2: as RFC 9113 section 6.5.2 counts).
-const HEAD_LIMIT: usize = 64 * 1024;
+pub const HEAD_LIMIT: usize = 64 * 1024;
 /// Interim answers to one request (faults.md 3.2).
 const INTERIM_LIMIT: usize = 10;
 
@@ -68,7 +69,7 @@ pub struct Settings {
 
 impl Settings {
     /// Connections made with either are as good.
-    fn connects_like(&self, other: &Self) -> bool {
+    pub fn connects_like(&self, other: &Self) -> bool {
         let same_tls = match (&self.tls, &other.tls) {
             (None, None) => true,
             (Some((a, name_a)), Some((b, name_b))) => Arc::ptr_eq(a, b) && name_a == name_b,
@@ -223,6 +224,14 @@ impl<B: SendBody> Upstream<B> {
         let key = self.live.borrow_mut().insert(Alive::Tunnel { _ends: ends });
         (cut, Live { upstream: Rc::downgrade(self), key })
     }
+}
+
+/// A connection that belongs to no worker, for a check; and what is spoken on it. Cancel safe.
+///
+/// # Errors
+/// `DialError::Connect` and `DialError::Tls`.
+pub async fn connect(address: &Address, settings: Settings) -> Result<(Stream, Speaks), DialError> {
+    dial::connect(address, with_alpn(settings)).await
 }
 
 fn with_alpn(mut settings: Settings) -> Settings {

@@ -30,6 +30,8 @@ pub(super) struct Target<'a> {
     pub to: Option<&'a VersionName>,
     /// A revision with the weights that were in force then.
     pub past: Option<(Revision, Weights)>,
+    /// Some endpoint of the version may answer, as far as the checks go.
+    pub is_able: &'a dyn Fn(&VersionName) -> bool,
     pub force: bool,
 }
 
@@ -67,18 +69,27 @@ pub(super) fn rollback(kept: &mut Kept, split: &Split, target: &Target<'_>, mark
         return Ok(false);
     }
     let receives = |v: &&Version| weights.weight(&v.name).is_some_and(|w| !w.is_zero());
-    let dead = split.versions.iter().filter(receives).find(|v| !kept.is_usable(v));
-    if let Some(dead) = dead.filter(|_| !target.force) {
-        return Err(ApplyError::TargetUnhealthy(unhealthy(dead)));
+    let why = |v: &Version| unhealthy(kept, v, target).map(|why| format!("version `{}` {why}", v.name));
+    if let Some(why) = split.versions.iter().filter(receives).find_map(why).filter(|_| !target.force) {
+        return Err(ApplyError::TargetUnhealthy(why));
     }
     kept.override_ = Some(mark.over(weights, true));
     kept.closed = closed;
     Ok(true)
 }
 
-fn unhealthy(version: &Version) -> String {
-    let what = if version.endpoints.is_empty() { "has no endpoint" } else { "takes no requests: it is drained" };
-    format!("version `{}` {what}; undrain it, choose another target, or force it", version.name)
+/// Why a version would answer nobody, and what to do.
+fn unhealthy(kept: &Kept, version: &Version, target: &Target<'_>) -> Option<&'static str> {
+    match () {
+        () if version.endpoints.is_empty() => Some("has no endpoint; choose another target, or force it"),
+        () if !kept.is_usable(version) => {
+            Some("takes no requests: it is drained; undrain it, choose another target, or force it")
+        }
+        () if !(target.is_able)(&version.name) => {
+            Some("has no healthy endpoint: none has passed its checks; choose another target, or force it")
+        }
+        () => None,
+    }
 }
 
 /// The weights a rollback is to reach.

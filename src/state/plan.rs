@@ -31,6 +31,8 @@ pub(super) struct Before<'a> {
     pub config: &'a Arc<Config>,
     /// The weights a split had at a revision of its history.
     pub past: &'a dyn Fn(&SplitName, Revision) -> Option<Weights>,
+    /// Some endpoint of the version may answer, as far as the checks go.
+    pub is_able: &'a dyn Fn(&SplitName, &VersionName) -> bool,
     /// Now, as it goes into history.
     pub at: &'a str,
 }
@@ -85,7 +87,8 @@ fn carry_out(kept: &mut Kept, split: &Split, before: &Before<'_>, order: &Order)
             let known =
                 |r: Revision| (before.past)(&split.name, r).map(|w| (r, w)).ok_or(ApplyError::UnknownRevision(r));
             let past = to_revision.map(known).transpose()?;
-            orders::rollback(kept, split, &Target { to: to.as_ref(), past, force: *force }, &mark)
+            let is_able = |version: &VersionName| (before.is_able)(&split.name, version);
+            orders::rollback(kept, split, &Target { to: to.as_ref(), past, is_able: &is_able, force: *force }, &mark)
         }
         Change::Release { .. } => Ok(orders::release(kept)),
         Change::Drain { version, endpoint, .. } => orders::drain(kept, split, version, endpoint.as_deref()),

@@ -20,7 +20,7 @@ use super::plan::{Before, Plan, plan, reload};
 use super::secure::Secured;
 use super::{Applied, ApplyError, Change, ChangeEvent, HistoryEntry, Order, Snapshot, build, format};
 use crate::config::Config;
-use crate::model::{Actor, Instant, Source, SplitName, rfc3339_ms};
+use crate::model::{Actor, Instant, Source, SplitName, VersionName, rfc3339_ms};
 use crate::pool::{Endpoint, EndpointKey, Registry};
 use crate::tls::Shared;
 
@@ -108,6 +108,7 @@ impl Store {
         let (tls, secured) = secure(&plan)?;
         let first = build::snapshot(&plan, secured, None, &|key| registry.endpoint(key), files.is_some());
         build::settle_drains(&plan, &first, Instant::now());
+        build::settle_health(None, &first);
         let store = Self {
             current: Arc::new(ArcSwap::from_pointee(first)),
             swapped: Arc::default(),
@@ -154,7 +155,8 @@ impl Store {
         let now = self.snapshot();
         let at = rfc3339_ms(SystemTime::now());
         let past = |split: &SplitName, revision| self.memory().weights_at(split, revision);
-        let before = Before { book: &writer.book, config: &now.config, past: &past, at: &at };
+        let is_able = |split: &SplitName, version: &VersionName| is_able(&now, split, version);
+        let before = Before { book: &writer.book, config: &now.config, past: &past, is_able: &is_able, at: &at };
         let Some(plan) = plan(&before, &order)? else {
             return Ok(Applied { persisted: now.persisted, snapshot: now, changed: false, events: Vec::new() });
         };
@@ -217,6 +219,7 @@ impl Store {
         let next = build::snapshot(&plan, secured, Some(now), &|key| self.registry.endpoint(key), now.persisted);
         // Before the swap: an endpoint that comes back must not take requests while its version drains.
         build::settle_drains(&plan, &next, Instant::now());
+        build::settle_health(Some(now), &next);
         self.swap(Arc::new(next));
         build::remove_gone(&self.registry, &now.config, &plan.config, Instant::now());
         writer.book = plan.book;
@@ -304,6 +307,12 @@ impl Store {
             let _ = self.events.send(event.clone());
         }
     }
+}
+
+/// The checks of some endpoint of it that does not drain do not speak against it.
+fn is_able(now: &Snapshot, split: &SplitName, version: &VersionName) -> bool {
+    let version = now.split(split.as_str()).and_then(|split| split.version(version.as_str()));
+    version.is_some_and(|v| v.pool.endpoints().iter().any(|e| !e.is_draining() && e.health().is_able()))
 }
 
 fn open_disk(dir: &std::path::Path) -> Result<Option<Disk>, OpenError> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dto::StatsDto;
+use crate::health::Board;
 use crate::model::{Actor, Instant, Revision, SplitName, VersionName};
 use crate::state::Store;
 
@@ -21,6 +22,8 @@ pub type StatsOf = dyn Fn(&SplitName, &VersionName, Duration) -> StatsDto + Send
 /// See the file's head.
 pub struct AdminContext {
     pub store: Arc<Store>,
+    /// What the active checks found.
+    pub checks: Board,
     /// Its `in_flight` is not used: the pool's own count is shown.
     pub stats: Arc<StatsOf>,
     /// The whole Prometheus page; called on a thread that may block.

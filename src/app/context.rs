@@ -21,6 +21,7 @@ pub(super) fn context(world: &World, phase: tokio::sync::watch::Receiver<Phase>)
     let file = world.loaded.files.first().map_or_else(|| "weir.toml".to_owned(), |f| f.display().to_string());
     AdminContext {
         store: world.store.clone(),
+        checks: world.checks.clone(),
         stats: Arc::new(move |split, version, window: Duration| stats(windows.stats(split, version, window))),
         render_metrics: Arc::new(move || scrape.render()),
         reload: Arc::new(move |ask| Box::pin(reload_for(reloads.clone(), store.clone(), load.clone(), ask))),

@@ -17,6 +17,7 @@ use super::{Addresses, Options, StartError};
 use crate::admin;
 use crate::cli::Exit;
 use crate::config::Shutdown;
+use crate::health;
 use crate::lifecycle::{Ending, Phase, Signal, Signals, drive};
 use crate::model::{Actor, Instant, Source};
 use crate::net::listen::{Listeners, Stopping};
@@ -107,10 +108,11 @@ async fn serve(
     let addresses = addresses(&world, begun);
     let context = Arc::new(context(&world, phase));
     let (admin, stop_admin) = serve_admin(&mut world, context);
-    let World { config, loaded, load, store, listeners, plane, flusher, access, reloads, reloader, .. } = world;
+    let World { config, loaded, load, store, listeners, plane, flusher, access, reloads, reloader, checks, .. } = world;
     let mut background = JoinSet::new();
     background.spawn(reloader.run());
-    background.spawn(flush(flusher, store.clone(), reloads.clone(), access.dropped_count()));
+    background.spawn(health::supervise(store.clone(), checks.clone()));
+    background.spawn(flush((flusher, checks), store.clone(), reloads.clone(), access.dropped_count()));
     let theirs = reloads.clone();
     background.spawn(async move { reload::watch(load, &loaded, theirs).await });
     drop(world.starting);
@@ -177,7 +179,12 @@ async fn down(
 }
 
 /// Counts become metrics; endpoints that have left are cut and forgotten in time; a write that failed is tried again.
-async fn flush(mut flusher: Flusher, store: Arc<Store>, reloads: ReloadHandle, lines_dropped: impl Fn() -> u64) {
+async fn flush(
+    (mut flusher, checks): (Flusher, health::Board),
+    store: Arc<Store>,
+    reloads: ReloadHandle,
+    lines_dropped: impl Fn() -> u64,
+) {
     let mut seconds = tokio::time::interval(FLUSH);
     seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut events = store.subscribe();
@@ -197,7 +204,7 @@ async fn flush(mut flusher: Flusher, store: Arc<Store>, reloads: ReloadHandle, l
                 *rollbacks.entry((split, event.source)).or_default() += 1;
             }
         }
-        let now = gauges(&snapshot, &reloads.status().borrow(), &rollbacks, lines_dropped());
+        let now = gauges(&snapshot, &reloads.status().borrow(), (&rollbacks, &checks), lines_dropped());
         flusher.flush(&now, Instant::now());
         tell_expiring(&mut expiry, &snapshot.config);
         for (key, left) in store.registry().tidy(Instant::now()) {

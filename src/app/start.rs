@@ -10,6 +10,7 @@ use super::load::{loaded, loader};
 use super::{Options, StartError};
 use crate::cli::Exit;
 use crate::config::{self, Config};
+use crate::health;
 use crate::lifecycle::{Blocker, Readiness};
 use crate::model::Instant;
 use crate::net::listen::{Listeners, bind_one};
@@ -29,6 +30,8 @@ pub(super) struct World {
     pub(super) plane: Arc<DataPlane>,
     pub(super) flusher: Flusher,
     pub(super) access: AccessWriter,
+    /// What the active checks found.
+    pub(super) checks: health::Board,
     pub(super) reloads: ReloadHandle,
     pub(super) reloader: Reloader,
     pub(super) readiness: Readiness,
@@ -73,6 +76,7 @@ pub(super) fn world(options: &Options) -> Result<World, StartError> {
         plane,
         flusher,
         access,
+        checks: health::Board::default(),
         reloads,
         reloader,
         readiness,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::print::{Paint, shown};
 use super::table::{millis, none, rate, seen, share, table};
-use super::views::{Diagnostic, Entry, Override, Reload, Split, Status, Version};
+use super::views::{Diagnostic, Endpoint, Entry, Override, Reload, Split, Status, Version};
 use crate::model::Weights;
 
 /// All splits, one block each, after what needs attention.
@@ -47,7 +47,15 @@ pub fn split(split: &Split, paint: Paint) -> String {
         _ => paint.yellow(&split.state),
     };
     let rows: Vec<_> = split.versions.iter().map(|v| version(v, v.name == split.stable)).collect();
-    format!("{}   {state}{}\n{}", paint.bold(&split.name), origin(split), table(&HEADS, &rows))
+    let ill: String = split.versions.iter().flat_map(|v| v.endpoints.iter().filter_map(|e| ill(v, e))).collect();
+    let ill = if ill.is_empty() { ill } else { paint.red(ill.trim_end()) + "\n" };
+    format!("{}   {state}{}\n{}{ill}", paint.bold(&split.name), origin(split), table(&HEADS, &rows))
+}
+
+/// `! v1  10.0.0.12:9000  down: status 503, not 200-399`, for an endpoint that is not up and says why.
+fn ill(version: &Version, endpoint: &Endpoint) -> Option<String> {
+    let reason = endpoint.reason.as_deref().filter(|r| !r.is_empty())?;
+    Some(format!("! {}  {}  {}: {}\n", version.name, endpoint.address, endpoint.state, shown(reason)))
 }
 
 /// Why the weights are as they are.

@@ -18,7 +18,7 @@ use super::disk::{self, Disk, NoDisk};
 use super::history::{Log, Memory};
 use super::plan::{Before, Plan, plan, reload};
 use super::secure::Secured;
-use super::{Applied, ApplyError, Change, ChangeEvent, HistoryEntry, Order, Snapshot, build, format};
+use super::{Applied, ApplyError, Change, ChangeEvent, HistoryEntry, Order, Snapshot, VersionState, build, format};
 use crate::config::Config;
 use crate::model::{Actor, Instant, Source, SplitName, VersionName, rfc3339_ms};
 use crate::pool::{Endpoint, EndpointKey, Registry};
@@ -155,7 +155,9 @@ impl Store {
         let now = self.snapshot();
         let at = rfc3339_ms(SystemTime::now());
         let past = |split: &SplitName, revision| self.memory().weights_at(split, revision);
-        let is_able = |split: &SplitName, version: &VersionName| is_able(&now, split, version);
+        let is_able = |split: &SplitName, version: &VersionName| {
+            now.split(split.as_str()).and_then(|s| s.version(version.as_str())).is_some_and(VersionState::is_able)
+        };
         let before = Before { book: &writer.book, config: &now.config, past: &past, is_able: &is_able, at: &at };
         let Some(plan) = plan(&before, &order)? else {
             return Ok(Applied { persisted: now.persisted, snapshot: now, changed: false, events: Vec::new() });
@@ -307,12 +309,6 @@ impl Store {
             let _ = self.events.send(event.clone());
         }
     }
-}
-
-/// The checks of some endpoint of it that does not drain do not speak against it.
-fn is_able(now: &Snapshot, split: &SplitName, version: &VersionName) -> bool {
-    let version = now.split(split.as_str()).and_then(|split| split.version(version.as_str()));
-    version.is_some_and(|v| v.pool.endpoints().iter().any(|e| !e.is_draining() && e.health().is_able()))
 }
 
 fn open_disk(dir: &std::path::Path) -> Result<Option<Disk>, OpenError> {

@@ -111,7 +111,7 @@ fn mistakes_are_told_once_and_where_they_are_written() {
     }
     let inherited = file("", "", "[defaults.health]\npath = \"x\"");
     assert_eq!(problems(&inherited), ["out-of-range 11:8 defaults.health.path"]);
-    let grpc = file("", "protocol = \"http1\", health = { kind = \"grpc\" },", "");
+    let grpc = file("health = { kind = \"grpc\" }", "protocol = \"http1\",", "");
     assert_eq!(problems(&grpc), ["out-of-range 6:32 splits.shop.versions.v1.protocol"]);
 }
 

@@ -9,7 +9,7 @@
 //! | 8 | `main` | arguments in, exit code out |
 //! | 7 | [`app`] | wiring |
 //! | 6 | [`admin`], [`cli`], [`demo`] | outside voices: operators, scripts, newcomers |
-//! | 5 | [`proxy`], [`reload`], [`dns`] | workers; strangers to one another |
+//! | 5 | [`proxy`], [`health`], [`dns`], [`reload`] | workers; strangers to one another |
 //! | 4 | [`state`] | the snapshot and its one write path |
 //! | 3 | [`telemetry`], [`pool`], [`net`], [`tls`], [`lifecycle`] | live parts, each usable alone |
 //! | 2 | [`routing`], [`balance`], [`analysis`], [`rate`] | rules |
@@ -43,6 +43,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod dns;
+pub mod health;
 pub mod lifecycle;
 pub mod model;
 pub mod net;

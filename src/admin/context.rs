@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dto::{NameDto, StatsDto};
+use crate::health::Board;
 use crate::model::{Actor, Instant, Revision, SplitName, VersionName};
 use crate::state::Store;
 
@@ -24,6 +25,8 @@ pub type NamesOf = dyn Fn(&SplitName, &VersionName) -> Vec<NameDto> + Send + Syn
 /// See the file's head.
 pub struct AdminContext {
     pub store: Arc<Store>,
+    /// What the active checks found.
+    pub checks: Board,
     /// Its `in_flight` is not used: the pool's own count is shown.
     pub stats: Arc<StatsOf>,
     /// How the names of a version stand.

@@ -134,10 +134,16 @@ pub struct NameDto {
 pub(super) struct EndpointDto {
     #[schema(example = "10.0.1.11:9000")]
     pub(super) address: String,
-    /// `up`, `draining`.
+    /// `up`, `checking` (no check has passed yet), `down`, `draining`.
     #[schema(example = "up")]
     pub(super) state: &'static str,
     pub(super) in_flight: u32,
+    /// When it was last checked (RFC 3339 UTC); only if its version has active checks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) last_check: Option<String>,
+    /// Why it is not up: how its last check failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<String>,
 }
 
 /// What a version did in the last so many seconds.

@@ -104,6 +104,7 @@ fn slug(json: &Value) -> String {
 fn context(store: Store, down: Arc<AtomicBool>, reload: Arc<Mutex<(Option<ReloadAsk>, ReloadResult)>>) -> AdminContext {
     AdminContext {
         store: Arc::new(store),
+        checks: crate::health::Board::default(),
         stats: Arc::new(|_, _, window| StatsDto { window_seconds: window.as_secs(), ..StatsDto::default() }),
         names: Arc::new(|_, _| Vec::new()),
         render_metrics: Arc::new(|| "weir_build_info 1\n".to_owned()),

@@ -10,8 +10,9 @@ use super::dto::{
     CountsDto, EndpointDto, HistoryEntryDto, OverrideDto, SplitDto, SplitStatsDto, StatsDto, VersionDto,
     VersionStatsDto,
 };
-use crate::model::VersionName;
-use crate::pool::{Counts, Endpoint, EndpointKey};
+use crate::health::{self, Board};
+use crate::model::{VersionName, rfc3339_ms};
+use crate::pool::{Counts, Endpoint, EndpointKey, Health};
 use crate::state::{HistoryEntry, SplitState, VersionState};
 
 /// The window of the figures inside a split's JSON.
@@ -23,12 +24,19 @@ pub(super) struct View<'a> {
     pub(super) names: &'a NamesOf,
     /// Endpoints that have left the configuration.
     pub(super) leaving: Vec<(EndpointKey, Arc<Endpoint>)>,
+    pub(super) checks: Board,
     pub(super) persisted: bool,
 }
 
 impl<'a> View<'a> {
     pub(super) fn new(ctx: &'a AdminContext, persisted: bool) -> Self {
-        Self { stats: &*ctx.stats, names: &*ctx.names, leaving: ctx.store.registry().leaving(), persisted }
+        Self {
+            stats: &*ctx.stats,
+            names: &*ctx.names,
+            leaving: ctx.store.registry().leaving(),
+            checks: ctx.checks.clone(),
+            persisted,
+        }
     }
 
     /// One split as it is.
@@ -87,9 +95,23 @@ impl<'a> View<'a> {
             share: figures.share,
             observed_share: figures.observed_share,
             state: version_state(version),
-            endpoints: self.endpoints(split, version).map(|e| endpoint(e)).collect(),
+            endpoints: self.endpoints(split, version).map(|e| self.endpoint(split, version, e)).collect(),
             names: (self.names)(&split.name, &version.name),
             stats: figures.stats,
+        }
+    }
+
+    fn endpoint(&self, split: &SplitState, version: &VersionState, endpoint: &Endpoint) -> EndpointDto {
+        let (split, version, address) = (split.name.clone(), version.name.clone(), endpoint.address().clone());
+        let health = endpoint.health();
+        let is_checked = health != Health::Unchecked;
+        let last = is_checked.then(|| self.checks.last(&EndpointKey { split, version, address })).flatten();
+        EndpointDto {
+            address: endpoint.address().to_string(),
+            state: if endpoint.is_draining() { "draining" } else { health::word(health) },
+            in_flight: endpoint.counts().total(),
+            last_check: last.as_ref().map(|last| rfc3339_ms(last.at)),
+            reason: last.and_then(|last| last.reason).filter(|_| !health.is_able()),
         }
     }
 
@@ -102,14 +124,6 @@ impl<'a> View<'a> {
         let belongs = |key: &EndpointKey| key.split == split.name && key.version == version.name;
         let busy = self.leaving.iter().filter(move |(key, e)| belongs(key) && e.counts().total() > 0).map(|(_, e)| e);
         version.pool.endpoints().iter().chain(busy)
-    }
-}
-
-fn endpoint(endpoint: &Endpoint) -> EndpointDto {
-    EndpointDto {
-        address: endpoint.address().to_string(),
-        state: if endpoint.is_draining() { "draining" } else { "up" },
-        in_flight: endpoint.counts().total(),
     }
 }
 
@@ -230,7 +244,8 @@ mod tests {
     }
 
     fn view() -> View<'static> {
-        View { stats: &some, names: &|_, _| Vec::new(), leaving: Vec::new(), persisted: true }
+        let (names, leaving, checks) = (&|_: &_, _: &_| Vec::new(), Vec::new(), Board::default());
+        View { stats: &some, names, leaving, checks, persisted: true }
     }
 
     #[test]
@@ -295,7 +310,7 @@ mod tests {
     #[test]
     fn a_split_without_requests_has_no_observed_share() {
         let none = |_: &SplitName, _: &VersionName, _: Duration| StatsDto::default();
-        let view = View { stats: &none, names: &|_, _| Vec::new(), leaving: Vec::new(), persisted: false };
+        let view = View { stats: &none, persisted: false, ..view() };
         let shown = view.split(&shop(90, 10));
         assert_eq!(shown.versions[0].observed_share, None);
         assert_eq!(shown.versions[0].share, 0.9);

@@ -22,6 +22,7 @@ pub(super) fn context(world: &World, phase: tokio::sync::watch::Receiver<Phase>)
     let file = world.loaded.files.first().map_or_else(|| "weir.toml".to_owned(), |f| f.display().to_string());
     AdminContext {
         store: world.store.clone(),
+        checks: world.checks.clone(),
         stats: Arc::new(move |split, version, window: Duration| stats(windows.stats(split, version, window))),
         names: {
             let (store, statuses) = (world.store.clone(), world.names.clone());

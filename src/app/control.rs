@@ -11,13 +11,14 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::context::context;
-use super::gauges::{Rollbacks, gauges, tell_expiring};
+use super::gauges::{Rollbacks, Seen, gauges, tell_expiring};
 use super::start::{World, events_format, world};
 use super::{Addresses, Options, StartError};
 use crate::admin;
 use crate::cli::Exit;
 use crate::config::{Config, Shutdown};
 use crate::dns::{self, Statuses};
+use crate::health;
 use crate::lifecycle::{Blocker, Ending, Phase, Signal, Signals, drive};
 use crate::model::{Actor, Address, Instant, Source};
 use crate::net::listen::{Listeners, Stopping};
@@ -119,11 +120,15 @@ async fn serve(
     let context = Arc::new(context(&world, phase));
     let own_address = world.admin.as_ref().and_then(|socket| socket.local_addr().ok()).map(Address::from);
     let (mut admin, stop_admin) = serve_admin(&mut world, context);
-    let World { config, loaded, load, store, names, listeners, plane, flusher, access, reloads, reloader, .. } = world;
+    let World {
+        config, loaded, load, store, listeners, plane, access, reloads, reloader, flusher, checks, names, ..
+    } = world;
     let mut background = JoinSet::new();
     background.spawn(reloader.run());
-    background.spawn(flush(flusher, store.clone(), reloads.clone(), (names.clone(), access.dropped_count())));
+    background.spawn(health::supervise(store.clone(), checks.clone()));
     background.spawn(dns::run(store.clone(), own_address, names.clone()));
+    let seen = Seen { checks, names: names.clone() };
+    background.spawn(flush((flusher, seen), store.clone(), reloads.clone(), access.dropped_count()));
     let theirs = reloads.clone();
     background.spawn(async move { reload::watch(load, &loaded, theirs).await });
     background.spawn(first_answers(names, config.clone(), world.starting));
@@ -231,10 +236,10 @@ async fn down(
 
 /// Counts become metrics; endpoints that have left are cut and forgotten in time; a write that failed is tried again.
 async fn flush(
-    mut flusher: Flusher,
+    (mut flusher, seen): (Flusher, Seen),
     store: Arc<Store>,
     reloads: ReloadHandle,
-    (names, lines_dropped): (Statuses, impl Fn() -> u64),
+    lines_dropped: impl Fn() -> u64,
 ) {
     let mut seconds = tokio::time::interval(FLUSH);
     seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -255,7 +260,7 @@ async fn flush(
                 *rollbacks.entry((split, event.source)).or_default() += 1;
             }
         }
-        let now = gauges(&snapshot, &reloads.status().borrow(), &rollbacks, (&names, lines_dropped()));
+        let now = gauges(&snapshot, &reloads.status().borrow(), (&rollbacks, &seen), lines_dropped());
         flusher.flush(&now, Instant::now());
         tell_expiring(&mut expiry, &snapshot.config);
         for (key, left) in store.registry().tidy(Instant::now()) {

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use crate::config::{Certificate, Config};
 use crate::dns::Statuses;
+use crate::health::{Board, CheckCounts};
 use crate::model::{Instant, Source, SplitName, rfc3339_ms};
 use crate::reload::ReloadStatus;
 use crate::state::{Snapshot, SplitState, VersionState};
@@ -16,18 +17,29 @@ use crate::tls::{Expiring, ExpiryWatch};
 /// Rollbacks since the start.
 pub(super) type Rollbacks = HashMap<(SplitName, Source), u64>;
 
+/// What others have found out.
+pub(super) struct Seen {
+    pub(super) checks: Board,
+    pub(super) names: Statuses,
+}
+
 /// See the file's head.
 pub(super) fn gauges(
     snapshot: &Snapshot,
     reloads: &ReloadStatus,
-    rollbacks: &Rollbacks,
-    (names, dropped): (&Statuses, u64),
+    (rollbacks, seen): (&Rollbacks, &Seen),
+    dropped: u64,
 ) -> Gauges {
     Gauges {
-        splits: snapshot.splits.iter().map(|s| split(s, rollbacks)).collect(),
+        splits: snapshot.splits.iter().map(|s| split(s, rollbacks, &seen.checks)).collect(),
         certificates: snapshot.config.certificates().into_iter().map(|c| certificate(c)).collect(),
-        names: names.stale().into_iter().map(|(name, stale)| NameGauge { name: name.to_string(), stale }).collect(),
-        lookups: names.lookups(),
+        names: seen
+            .names
+            .stale()
+            .into_iter()
+            .map(|(name, stale)| NameGauge { name: name.to_string(), stale })
+            .collect(),
+        lookups: seen.names.lookups(),
         persisted: snapshot.persisted,
         access_lines_dropped: dropped,
         panics: panics::count(),
@@ -60,7 +72,7 @@ pub(super) fn tell_expiring(watch: &mut ExpiryWatch, config: &Config) {
     }
 }
 
-fn split(split: &SplitState, rollbacks: &Rollbacks) -> SplitGauges {
+fn split(split: &SplitState, rollbacks: &Rollbacks, checks: &Board) -> SplitGauges {
     let mine = rollbacks.iter().filter(|((name, _), _)| *name == split.name);
     SplitGauges {
         rollbacks: mine.map(|((_, source), n)| (*source, *n)).collect(),
@@ -68,27 +80,33 @@ fn split(split: &SplitState, rollbacks: &Rollbacks) -> SplitGauges {
         revision: split.revision,
         held: split.is_held(),
         overridden: split.override_.is_some(),
-        versions: split.versions.iter().map(|v| version(split, v)).collect(),
+        versions: split.versions.iter().map(|v| version(split, v, checks)).collect(),
     }
 }
 
-fn version(split: &SplitState, version: &VersionState) -> VersionGauges {
+fn version(split: &SplitState, version: &VersionState, checks: &Board) -> VersionGauges {
     let endpoints: Vec<_> = version
         .pool
         .endpoints()
         .iter()
         .map(|e| EndpointGauges {
             address: e.address().to_string(),
-            up: true,
+            up: e.health().is_able(),
             draining: e.is_draining(),
             in_flight: u64::from(e.counts().total()),
         })
         .collect();
+    let counts = checks.counts(&split.name, &version.name);
     VersionGauges {
         name: version.name.clone(),
         ratio: split.weights.share(&version.name),
         file_ratio: split.file_weights.share(&version.name),
         in_flight: endpoints.iter().map(|e| e.in_flight).sum(),
         endpoints,
+        checks: if counts == CheckCounts::default() { Vec::new() } else { results(counts) },
     }
+}
+
+fn results(counts: CheckCounts) -> Vec<(&'static str, u64)> {
+    vec![("pass", counts.passed), ("fail", counts.failed), ("error", counts.not_made)]
 }

@@ -11,6 +11,7 @@ use super::{Options, StartError, bounds};
 use crate::cli::Exit;
 use crate::config::{self, Config};
 use crate::dns::Statuses;
+use crate::health;
 use crate::lifecycle::{Blocker, Readiness};
 use crate::model::Instant;
 use crate::net::listen::{Listeners, bind_one};
@@ -32,6 +33,8 @@ pub(super) struct World {
     pub(super) plane: Arc<DataPlane>,
     pub(super) flusher: Flusher,
     pub(super) access: AccessWriter,
+    /// What the active checks found.
+    pub(super) checks: health::Board,
     pub(super) reloads: ReloadHandle,
     pub(super) reloader: Reloader,
     pub(super) readiness: Readiness,
@@ -79,6 +82,7 @@ pub(super) fn world(options: &Options) -> Result<World, StartError> {
         plane,
         flusher,
         access,
+        checks: health::Board::default(),
         reloads,
         reloader,
         readiness,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::print::{Paint, shown};
 use super::table::{millis, none, rate, seen, share, table};
-use super::views::{Diagnostic, Entry, Name, Override, Reload, Split, Status, Version};
+use super::views::{Diagnostic, Endpoint, Entry, Name, Override, Reload, Split, Status, Version};
 use crate::model::Weights;
 
 /// All splits, one block each, after what needs attention.
@@ -49,7 +49,9 @@ pub fn split(split: &Split, paint: Paint) -> String {
     let rows: Vec<_> = split.versions.iter().map(|v| version(v, v.name == split.stable)).collect();
     let names = split.versions.iter().flat_map(|v| v.names.iter().filter_map(|name| unknown(v, name)));
     let names: String = names.map(|line| format!("{}\n", paint.yellow(&line))).collect();
-    format!("{}   {state}{}\n{}{names}", paint.bold(&split.name), origin(split), table(&HEADS, &rows))
+    let ill: String = split.versions.iter().flat_map(|v| v.endpoints.iter().filter_map(|e| ill(v, e))).collect();
+    let ill = if ill.is_empty() { ill } else { paint.red(ill.trim_end()) + "\n" };
+    format!("{}   {state}{}\n{}{names}{ill}", paint.bold(&split.name), origin(split), table(&HEADS, &rows))
 }
 
 /// What is wrong with a name, if anything.
@@ -62,6 +64,12 @@ fn unknown(version: &Version, name: &Name) -> Option<String> {
         _ => return None,
     };
     Some(format!("! {}: {} is not resolved: {}{kept}", version.name, shown(&name.name), shown(error)))
+}
+
+/// `! v1  10.0.0.12:9000  down: status 503, not 200-399`, for an endpoint that is not up and says why.
+fn ill(version: &Version, endpoint: &Endpoint) -> Option<String> {
+    let reason = endpoint.reason.as_deref().filter(|r| !r.is_empty())?;
+    Some(format!("! {}  {}  {}: {}\n", version.name, endpoint.address, endpoint.state, shown(reason)))
 }
 
 /// Why the weights are as they are.

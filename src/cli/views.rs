@@ -76,6 +76,7 @@ pub struct Endpoint {
     pub address: String,
     pub state: String,
     pub in_flight: u64,
+    pub reason: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -77,6 +77,7 @@ impl Version {
             tls: None,
             host: HostHeader::Client,
             dns_refresh: DNS_REFRESH,
+            health: None,
         }
     }
 }

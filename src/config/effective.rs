@@ -3,6 +3,7 @@
 //! Invariant: loading the text gives the same `Config` again, from whatever folder: files are written with their full
 //! path (so that is what names a certificate then). No certificate or key is in it.
 
+mod health;
 mod routes;
 mod splits;
 
@@ -149,6 +150,7 @@ fn version(v: &Version) -> Value {
     entries.push(("protocol", text(splits::protocol(v.protocol))));
     entries.push(("host", text(splits::host(v.host))));
     entries.extend(v.tls.as_ref().map(|tls| ("tls", upstream_tls(tls))));
+    entries.extend(v.health.as_ref().map(|check| ("health", health::check(check))));
     table(entries)
 }
 

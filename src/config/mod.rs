@@ -30,6 +30,8 @@ mod types;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_health;
+#[cfg(test)]
 mod tests_names;
 #[cfg(test)]
 mod tests_routes;

@@ -199,18 +199,15 @@ fn every_code_the_file_can_cause_points_at_its_place() {
 #[test]
 fn what_is_not_built_yet_is_named_with_its_full_key() {
     let split = |more: &str| and(&format!("[splits.shop]\n{more}"));
-    let version = |more: &str| with("weight = 10,", &format!("weight = 10, {more},"));
     for (text, key) in [
         (with("127.0.0.1:8080", "systemd:web"), "listeners.web.bind"),
         (split("weigh_by = \"endpoints\""), "splits.shop.weigh_by"),
         (split("balance = \"round_robin\""), "splits.shop.balance"),
-        (split("health = { path = \"/\" }"), "splits.shop.health"),
         (split("eject = {}"), "splits.shop.eject"),
         (split("drain = { slow_start = \"1s\" }"), "splits.shop.drain.slow_start"),
         (split("pool = { queue = 0 }"), "splits.shop.pool.queue"),
         (split("mirror = {}"), "splits.shop.mirror"),
         (split("rollout = {}"), "splits.shop.rollout"),
-        (version("health = {}"), "splits.shop.versions.v2.health"),
         (and("[flags.x]\ndefault = \"off\""), "flags"),
         (and("[admin]\ntokens = []"), "admin.tokens"),
         (and("[telemetry.metrics]\nnative_histograms = false"), "telemetry.metrics"),

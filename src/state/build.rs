@@ -16,7 +16,7 @@ use super::secure::Secured;
 use super::{Coin, Snapshot, SplitState, VersionState};
 use crate::config::{Config, Drain, Route, Split, Version};
 use crate::model::{Address, Instant, RouteName, SplitName};
-use crate::pool::{Deadlines, Endpoint, EndpointKey, Member, Pool, Registry};
+use crate::pool::{Deadlines, Endpoint, EndpointKey, Health, Member, Pool, Registry};
 use crate::rate::Limiter;
 use crate::routing::{Owners, RouteTable};
 
@@ -158,6 +158,23 @@ pub(super) fn settle_drains(plan: &Plan, snapshot: &Snapshot, now: Instant) {
                     (false, true) => endpoint.undrain(),
                     _ => {}
                 }
+            }
+        }
+    }
+}
+
+/// Says what the endpoints are that come into use with `next`, before anybody sees it: one that will be checked takes
+/// nothing until it has passed. Those already in use are their checkers' business.
+pub(super) fn settle_health(old: Option<&Snapshot>, next: &Snapshot) {
+    for (split, state) in next.config.splits.iter().zip(&next.splits) {
+        let was = old.and_then(|old| old.split(split.name.as_str()));
+        for (version, state) in split.versions.iter().zip(&state.versions) {
+            let known = was.and_then(|was| was.version(version.name.as_str())).map(|was| was.pool.endpoints());
+            let is_new =
+                |endpoint: &&Arc<Endpoint>| !known.unwrap_or_default().iter().any(|e| Arc::ptr_eq(e, endpoint));
+            let health = if version.health.is_some() { Health::Checking } else { Health::Unchecked };
+            for endpoint in state.pool.endpoints().iter().filter(is_new) {
+                endpoint.set_health(health);
             }
         }
     }

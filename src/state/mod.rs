@@ -12,6 +12,8 @@ mod change;
 mod damage_tests;
 mod disk;
 mod format;
+#[cfg(test)]
+mod health_tests;
 mod history;
 mod names;
 #[cfg(test)]

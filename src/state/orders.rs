@@ -31,6 +31,8 @@ pub(super) struct Goal<'a> {
     pub to: Option<&'a VersionName>,
     /// A revision with the weights that were in force then.
     pub past: Option<(Revision, Weights)>,
+    /// Some endpoint of the version may answer, as far as the checks go.
+    pub is_able: &'a dyn Fn(&VersionName) -> bool,
     pub force: bool,
     pub names: &'a Names,
 }
@@ -69,30 +71,34 @@ pub(super) fn rollback(kept: &mut Kept, split: &Split, target: &Goal<'_>, mark: 
         return Ok(false);
     }
     let receives = |v: &&Version| weights.weight(&v.name).is_some_and(|w| !w.is_zero());
-    let dead = split.versions.iter().filter(receives).find(|v| !kept.is_usable(v, target.names));
-    if let Some(dead) = dead.filter(|_| !target.force) {
-        return Err(ApplyError::TargetUnhealthy(unhealthy(dead, target.names)));
+    let why = |v: &Version| unhealthy(kept, v, target).map(|why| format!("version `{}` {why}", v.name));
+    if let Some(why) = split.versions.iter().filter(receives).find_map(why).filter(|_| !target.force) {
+        return Err(ApplyError::TargetUnhealthy(why));
     }
     kept.override_ = Some(mark.over(weights, true));
     kept.closed = closed;
     Ok(true)
 }
 
-fn unhealthy(version: &Version, names: &Names) -> String {
-    let has_none = names.places(version).is_empty();
-    let what = match version.names().next() {
-        Some(name) if has_none => return unresolved(version, name),
-        None if has_none => "has no endpoint",
-        _ => "takes no requests: it is drained",
+/// Why a version would answer nobody, and what to do.
+fn unhealthy(kept: &Kept, version: &Version, target: &Goal<'_>) -> Option<String> {
+    let has_none = target.names.places(version).is_empty();
+    let why = match version.names().next() {
+        Some(name) if has_none => return Some(unresolved(name)),
+        None if has_none => "has no endpoint; choose another target, or force it",
+        _ if !kept.is_usable(version, target.names) => {
+            "takes no requests: it is drained; undrain it, choose another target, or force it"
+        }
+        _ if !(target.is_able)(&version.name) => {
+            "has no healthy endpoint: none has passed its checks; choose another target, or force it"
+        }
+        _ => return None,
     };
-    format!("version `{}` {what}; undrain it, choose another target, or force it", version.name)
+    Some(why.to_owned())
 }
 
-fn unresolved(version: &Version, name: &NameTarget) -> String {
-    format!(
-        "version `{}` has no endpoint: `{name}` has no address yet; choose another target, or force it",
-        version.name
-    )
+fn unresolved(name: &NameTarget) -> String {
+    format!("has no endpoint: `{name}` has no address yet; choose another target, or force it")
 }
 
 /// The weights a rollback is to reach.

@@ -34,6 +34,8 @@ pub(super) struct Before<'a> {
     pub names: &'a Names,
     /// The weights a split had at a revision of its history.
     pub past: &'a dyn Fn(&SplitName, Revision) -> Option<Weights>,
+    /// Some endpoint of the version may answer, as far as the checks go.
+    pub is_able: &'a dyn Fn(&SplitName, &VersionName) -> bool,
     /// Now, as it goes into history.
     pub at: &'a str,
 }
@@ -105,7 +107,9 @@ fn carry_out(kept: &mut Kept, split: &Split, before: &Before<'_>, order: &Order)
             let known =
                 |r: Revision| (before.past)(&split.name, r).map(|w| (r, w)).ok_or(ApplyError::UnknownRevision(r));
             let past = to_revision.map(known).transpose()?;
-            orders::rollback(kept, split, &Goal { to: to.as_ref(), past, force: *force, names: before.names }, &mark)
+            let is_able = |version: &VersionName| (before.is_able)(&split.name, version);
+            let (to, names, is_able) = (to.as_ref(), before.names, &is_able);
+            orders::rollback(kept, split, &Goal { to, past, is_able, force: *force, names }, &mark)
         }
         Change::Release { .. } => Ok(orders::release(kept)),
         Change::Drain { version, endpoint, .. } => {

@@ -111,6 +111,13 @@ impl Snapshot {
     }
 }
 
+impl VersionState {
+    /// The checks of some endpoint that does not drain do not speak against it.
+    pub fn is_able(&self) -> bool {
+        self.pool.endpoints().iter().any(|e| !e.is_draining() && e.health().is_able())
+    }
+}
+
 impl SplitState {
     /// The version of that name.
     pub fn version(&self, name: &str) -> Option<&VersionState> {

@@ -19,9 +19,9 @@ use super::history::{Log, Memory};
 use super::names::Names;
 use super::plan::{Before, Plan, plan, reload};
 use super::secure::Secured;
-use super::{Applied, ApplyError, Change, ChangeEvent, HistoryEntry, Order, Snapshot, build, format};
+use super::{Applied, ApplyError, Change, ChangeEvent, HistoryEntry, Order, Snapshot, VersionState, build, format};
 use crate::config::Config;
-use crate::model::{Actor, Instant, Source, SplitName, rfc3339_ms};
+use crate::model::{Actor, Instant, Source, SplitName, VersionName, rfc3339_ms};
 use crate::pool::{Endpoint, EndpointKey, Registry};
 use crate::tls::Shared;
 
@@ -116,6 +116,7 @@ impl Store {
         let (tls, secured) = secure(&plan)?;
         let first = build::snapshot(&plan, secured, None, &|key| registry.endpoint(key), files.is_some());
         build::settle_drains(&plan, &first, Instant::now());
+        build::settle_health(None, &first);
         let store = Self {
             current: Arc::new(ArcSwap::from_pointee(first)),
             swapped: Arc::default(),
@@ -162,7 +163,17 @@ impl Store {
         let now = self.snapshot();
         let at = rfc3339_ms(SystemTime::now());
         let past = |split: &SplitName, revision| self.memory().weights_at(split, revision);
-        let before = Before { book: &writer.book, config: &now.config, names: &writer.names, past: &past, at: &at };
+        let is_able = |split: &SplitName, version: &VersionName| {
+            now.split(split.as_str()).and_then(|s| s.version(version.as_str())).is_some_and(VersionState::is_able)
+        };
+        let before = Before {
+            book: &writer.book,
+            config: &now.config,
+            names: &writer.names,
+            past: &past,
+            is_able: &is_able,
+            at: &at,
+        };
         let Some(plan) = plan(&before, &order)? else {
             return Ok(Applied { persisted: now.persisted, snapshot: now, changed: false, events: Vec::new() });
         };
@@ -226,6 +237,7 @@ impl Store {
     fn swap_alone(&self, writer: &mut Writer, now: &Snapshot, plan: Plan, secured: Secured) -> Applied {
         let next = build::snapshot(&plan, secured, Some(now), &|key| self.registry.endpoint(key), now.persisted);
         build::settle_drains(&plan, &next, Instant::now());
+        build::settle_health(Some(now), &next);
         self.swap(Arc::new(next));
         build::remove_gone(&self.registry, &now.config, &plan, Instant::now());
         writer.names = plan.names;
@@ -236,6 +248,7 @@ impl Store {
         let next = build::snapshot(&plan, secured, Some(now), &|key| self.registry.endpoint(key), now.persisted);
         // Before the swap: an endpoint that comes back must not take requests while its version drains.
         build::settle_drains(&plan, &next, Instant::now());
+        build::settle_health(Some(now), &next);
         self.swap(Arc::new(next));
         build::remove_gone(&self.registry, &now.config, &plan, Instant::now());
         writer.book = plan.book;

@@ -129,6 +129,7 @@ mod tests {
             file_ratio: 0.5,
             in_flight: 3,
             endpoints: vec![EndpointGauges { address: "10.0.0.1:9000".into(), up: true, draining: true, in_flight: 2 }],
+            checks: vec![("pass", 7), ("fail", 1)],
         };
         Gauges {
             splits: vec![SplitGauges {
@@ -305,6 +306,8 @@ mod tests {
             ("weir_endpoint_up{endpoint='10.0.0.1:9000',split='shop',version='v1'}", 1.0),
             ("weir_endpoint_draining{endpoint='10.0.0.1:9000',split='shop',version='v1'}", 1.0),
             ("weir_endpoint_requests_in_flight{endpoint='10.0.0.1:9000',split='shop',version='v1'}", 2.0),
+            ("weir_health_checks_total{result='pass',split='shop',version='v1'}", 7.0),
+            ("weir_health_checks_total{result='fail',split='shop',version='v2'}", 1.0),
             ("weir_rollbacks_total{source='cli',split='shop'}", 2.0),
             ("weir_config_reloads_total{result='applied'}", 4.0),
             ("weir_config_reloads_total{result='rejected'}", 1.0),

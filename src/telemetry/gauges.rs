@@ -63,12 +63,14 @@ pub struct VersionGauges {
     /// Of all kinds.
     pub in_flight: u64,
     pub endpoints: Vec<EndpointGauges>,
+    /// Active checks of its endpoints since the start of the process, by result; empty if it has none.
+    pub checks: Vec<(&'static str, u64)>,
 }
 
 #[derive(Clone, Debug)]
 pub struct EndpointGauges {
     pub address: String,
-    /// Not known to be down.
+    /// Its checks do not speak against it.
     pub up: bool,
     pub draining: bool,
     pub in_flight: u64,

@@ -39,6 +39,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("weir_rollbacks_total", "Rollbacks by who asked for them."),
     ("weir_config_reloads_total", "Reloads of the configuration by result."),
     ("weir_dns_lookups_total", "Names looked up, by result."),
+    ("weir_health_checks_total", "Active checks of endpoints by result."),
     ("weir_access_lines_dropped_total", "Access lines not written because the output was too slow or failed."),
 ];
 const GAUGES: &[(&str, &str)] = &[
@@ -48,7 +49,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("weir_split_override", "Weights set at runtime are in force."),
     ("weir_split_held", "Weights are held against the file by a rollback."),
     ("weir_split_revision", "Number of the change that last touched the split."),
-    ("weir_endpoint_up", "The endpoint is not known to be down."),
+    ("weir_endpoint_up", "The endpoint has passed its checks, or has none."),
     ("weir_endpoint_draining", "The endpoint takes no new request."),
     ("weir_endpoint_requests_in_flight", "Requests, streams and tunnels of the endpoint not yet ended."),
     ("weir_connections", "Open client connections."),
@@ -258,6 +259,10 @@ impl Series {
         gauge(&self.recorder, "weir_version_weight_ratio", labels, shows.ratio);
         gauge(&self.recorder, "weir_version_file_weight_ratio", labels, shows.file_ratio);
         gauge(&self.recorder, "weir_requests_in_flight", labels, shows.in_flight as f64);
+        for &(result, n) in &shows.checks {
+            let labels: Labels<'_> = &[labels[0], labels[1], ("result", result)];
+            counter(&self.recorder, "weir_health_checks_total", labels).absolute(n);
+        }
     }
 
     fn show_endpoint(&self, (split, version): &VersionKey, shows: &EndpointGauges) {
@@ -277,7 +282,8 @@ impl Series {
             }
             Shown::Version(key) => {
                 let name = key.1.clone();
-                let nothing = VersionGauges { name, ratio: 0.0, file_ratio: 0.0, in_flight: 0, endpoints: Vec::new() };
+                let (endpoints, checks) = (Vec::new(), Vec::new());
+                let nothing = VersionGauges { name, ratio: 0.0, file_ratio: 0.0, in_flight: 0, endpoints, checks };
                 self.show_version(key, &nothing);
             }
             Shown::Name(name) => gauge(&self.recorder, "weir_dns_stale_seconds", &[("name", name)], 0.0),

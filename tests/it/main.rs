@@ -21,6 +21,7 @@ mod floods;
 mod forwarded;
 mod forwarding;
 mod headers;
+mod health;
 mod http2;
 mod http2_abuse;
 mod http2_origin;

@@ -67,6 +67,19 @@ fn names_that_are_not_resolved_are_told_below_the_table() {
 }
 
 #[test]
+fn who_is_not_up_is_told_with_the_reason() {
+    let mut shop = shop();
+    let endpoint = |address: &str, state: &str, reason: serde_json::Value| json!({"address": address, "state": state, "in_flight": 0, "last_check": "2026-03-01T12:00:00.000Z", "reason": reason});
+    shop["versions"][1]["endpoints"] = json!([
+        endpoint("10.0.1.11:9000", "down", json!("status 503, not 200-399")),
+        endpoint("10.0.1.12:9000", "checking", json!(null)),
+    ]);
+    let text = split(&of(shop), PLAIN);
+    assert!(text.contains("0/2 up, 1 down, 1 checking\n"), "{text}");
+    assert!(text.ends_with("\n! v2  10.0.1.11:9000  down: status 503, not 200-399\n"), "{text}");
+}
+
+#[test]
 fn a_held_split_without_traffic() {
     let mut shop = shop();
     shop["state"] = json!("held");

@@ -18,7 +18,7 @@ pub struct RawDefaults {
     pub hold: RawHold,
     /// Other attempts at other endpoints of the same version.
     pub retries: RawRetries,
-    #[schemars(extend("x-weir-not-yet" = true))]
+    /// Active checks of endpoints.
     pub health: RawHealth,
     #[schemars(extend("x-weir-not-yet" = true))]
     pub eject: RawEject,
@@ -57,8 +57,8 @@ pub struct RawSplit {
     /// Other attempts at other endpoints of the same version.
     #[serde(default)]
     pub retries: RawRetries,
+    /// Active checks of endpoints.
     #[serde(default)]
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub health: RawHealth,
     #[serde(default)]
     #[schemars(extend("x-weir-not-yet" = true))]
@@ -104,8 +104,7 @@ pub struct RawVersion {
     pub host: RawHostHeader,
     /// TLS towards the endpoints, which are then `https://ip:port` or `https://name:port`.
     pub tls: Option<RawUpstreamTls>,
-    /// Overrides the split's `health`.
-    #[schemars(extend("x-weir-not-yet" = true))]
+    /// Active checks of its endpoints; overrides the split's `health` key by key.
     pub health: Option<RawHealth>,
 }
 
@@ -314,31 +313,67 @@ impl Default for RawRetries {
     }
 }
 
-/// Active checks; off until `path` is given.
+/// Active checks; off until `path` or another `kind` is given.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawHealth {
+    /// What is asked; default: `http` if there is a `path`.
+    pub kind: Option<RawHealthKind>,
+    /// `http`: the path that is asked for, with its query.
     pub path: Option<String>,
+    /// `http`: how it is asked.
+    #[schemars(extend("default" = "GET"))]
+    pub method: Option<String>,
+    /// `http` and `grpc`: the `Host` that is asked for; default: the endpoint's address.
+    pub host: Option<String>,
+    /// `http` and `grpc`: more fields of the request.
+    pub headers: Option<IndexMap<String, String>>,
+    /// `http`: statuses that pass, as `200`, `200-399` or `200,301-302`.
+    #[schemars(extend("default" = "200-399"))]
+    pub expect: Option<String>,
+    /// `grpc`: the service that is asked about; default: the server as a whole.
+    pub service: Option<String>,
+    /// From one check to the next, give or take a tenth.
     pub interval: Dur,
+    /// For connection, TLS and the head of the answer together.
     pub timeout: Dur,
-    pub expect: String,
-    #[schemars(range(min = 1))]
+    /// Passed in a row: a down endpoint is up again.
+    #[schemars(range(min = 1, max = 1000))]
     pub healthy_after: u32,
-    #[schemars(range(min = 1))]
+    /// Failed in a row: an endpoint is down.
+    #[schemars(range(min = 1, max = 1000))]
     pub unhealthy_after: u32,
 }
 
 impl Default for RawHealth {
     fn default() -> Self {
         Self {
+            kind: None,
             path: None,
+            method: None,
+            host: None,
+            headers: None,
+            expect: None,
+            service: None,
             interval: Dur::secs(5),
             timeout: Dur::secs(2),
-            expect: "200-399".into(),
             healthy_after: 2,
             unhealthy_after: 3,
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawHealthKind {
+    /// A request, and a status that is expected.
+    Http,
+    /// A connection is enough (with TLS, if the endpoints have it).
+    Tcp,
+    /// `grpc.health.v1.Health/Check`.
+    Grpc,
+    /// No check, whatever `defaults` or the split say.
+    Off,
 }
 
 /// Consecutive failures take an endpoint out.

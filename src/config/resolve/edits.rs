@@ -55,7 +55,8 @@ pub fn edits(raw: Option<&RawHeaders>, side: Side, path: &Path, cx: &mut Context
     edits
 }
 
-fn name(text: &str, side: Side, is_set: bool, path: &Path, cx: &mut Context<'_>) -> Option<HeaderName> {
+/// A field that may be set or removed; reports and gives nothing if it is none.
+pub fn name(text: &str, side: Side, is_set: bool, path: &Path, cx: &mut Context<'_>) -> Option<HeaderName> {
     let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| ("not a field's name", "write for example x-env"));
     let name = name.and_then(|name| match refusal(&name, side, is_set) {
         Some(why) => Err((why, "take it out")),
@@ -86,7 +87,8 @@ fn refusal(name: &HeaderName, side: Side, is_set: bool) -> Option<&'static str> 
     }
 }
 
-fn set_value(name: &str, text: &str, path: &Path, cx: &mut Context<'_>) -> Option<HeaderValue> {
+/// What a field may be set to; reports and gives nothing if it is nothing of that kind.
+pub fn set_value(name: &str, text: &str, path: &Path, cx: &mut Context<'_>) -> Option<HeaderValue> {
     let bad = match () {
         () if text.trim_matches([' ', '\t']) != text => Some("a field's value neither begins nor ends with a blank"),
         () if name.eq_ignore_ascii_case("host") && !redirects::is_authority(text) => Some("not a host"),

@@ -8,6 +8,7 @@ mod address;
 mod certificates;
 mod conditions;
 mod edits;
+mod health;
 mod listeners;
 mod matches;
 mod network;
@@ -48,6 +49,7 @@ pub fn resolve(
 ) -> Option<Config> {
     let mut value = tree.to_json();
     inherit_defaults(&mut value);
+    health::inherit(&mut value);
     let raw: RawConfig = match serde_json::from_value(value) {
         Ok(raw) => raw,
         Err(error) => {
@@ -164,6 +166,10 @@ fn inherit_defaults(root: &mut Value) {
                 continue;
             }
             if let (Value::Object(own), Value::Object(inherited)) = (own, inherited) {
+                if key == "health" {
+                    health::merge(own, inherited);
+                    continue;
+                }
                 for (k, v) in inherited {
                     own.entry(k.clone()).or_insert_with(|| v.clone());
                 }

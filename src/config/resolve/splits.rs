@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::upstream::upstream;
-use super::{Context, retries, rules, sticky};
+use super::{Context, health, retries, rules, sticky};
 use crate::config::defaults::DNS_REFRESH;
 use crate::config::durations;
 use crate::config::error::Code;
@@ -24,6 +24,7 @@ fn split(name: &str, raw: &RawSplit, admin: Option<SocketAddr>, path: &Path, cx:
     let stable = stable(raw, &versions, path, cx);
     let sticky = sticky::sticky(name, raw, path, cx);
     let rules = rules::rules(raw, &versions, path, cx);
+    health::warn_unchecked(raw, &versions, path, cx);
     let name = cx.name(SplitName::new(name), name, path)?;
     Some(Split {
         name,
@@ -94,6 +95,7 @@ fn version(
             RawHostHeader::Client => HostHeader::Client,
             RawHostHeader::Endpoint => HostHeader::Endpoint,
         },
+        health: health::health(raw, path, cx),
     })
 }
 

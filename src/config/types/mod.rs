@@ -3,6 +3,7 @@
 //! Invariant: every name in it resolves, every number is in range, every default is filled in; nothing later
 //! re-checks it. Only `resolve` makes one. Keys that are refused with `not-yet` have no field here.
 
+mod health;
 mod listeners;
 mod routes;
 mod splits;
@@ -11,6 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::health::*;
 pub use self::listeners::*;
 pub use self::routes::*;
 pub use self::splits::*;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
-use super::Match;
+use super::{HealthCheck, Match};
 use crate::config::secure::UpstreamTls;
 use crate::model::{Address, SplitName, VersionName, Weight, Weights};
 
@@ -154,6 +154,8 @@ pub struct Version {
     pub tls: Option<Arc<UpstreamTls>>,
     /// What endpoints get as `Host`.
     pub host: HostHeader,
+    /// How its endpoints are checked; `None`: not at all.
+    pub health: Option<Arc<HealthCheck>>,
 }
 
 impl Version {

@@ -29,7 +29,7 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
 /// A connected stream, encrypted or not.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
     /// Boxed: it is twenty times as large.
@@ -38,7 +38,7 @@ pub(super) enum Stream {
 
 /// What is spoken on a new stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Speaks {
+pub enum Speaks {
     Http1,
     Http2,
 }

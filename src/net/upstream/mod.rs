@@ -32,6 +32,7 @@ use rustls_pki_types::ServerName;
 use slab::Slab;
 use tokio::task::AbortHandle;
 
+pub use self::dial::{Speaks, Stream};
 pub use self::error::{DialError, SendError, SendFault};
 pub use self::lease::Lease;
 pub use self::tunnel::Tunnel;
@@ -43,7 +44,7 @@ use crate::config::Protocol;
 use crate::model::{Address, Instant};
 
 /// Bytes of an answer's head, of each interim one and of its trailers (HTTP/2: as RFC 9113 section 6.5.2 counts).
-const HEAD_LIMIT: usize = 64 * 1024;
+pub const HEAD_LIMIT: usize = 64 * 1024;
 /// What one exchange can make its connection keep: hyper's two buffers of at most 8192 + 100 * 4096 bytes over HTTP/1.1;
 /// over HTTP/2 less (a stream's window each way).
 pub const EXCHANGE_BYTES: usize = 2 * (8192 + 100 * 4096);
@@ -69,7 +70,7 @@ pub struct Settings {
 
 impl Settings {
     /// Connections made with either are as good.
-    fn connects_like(&self, other: &Self) -> bool {
+    pub fn connects_like(&self, other: &Self) -> bool {
         let same_tls = match (&self.tls, &other.tls) {
             (None, None) => true,
             (Some((a, name_a)), Some((b, name_b))) => Arc::ptr_eq(a, b) && name_a == name_b,
@@ -227,6 +228,14 @@ impl<B: SendBody> Upstream<B> {
         entry.insert(open.map_or(Alive::Http1(handle.clone()), Alive::Http2));
         handle
     }
+}
+
+/// A connection that belongs to no worker, for a check; and what is spoken on it. Cancel safe.
+///
+/// # Errors
+/// `DialError::Connect` and `DialError::Tls`.
+pub async fn connect(address: &Address, settings: Settings) -> Result<(Stream, Speaks), DialError> {
+    dial::connect(address, with_alpn(settings)).await
 }
 
 fn with_alpn(mut settings: Settings) -> Settings {

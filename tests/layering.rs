@@ -28,6 +28,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("health", 5),
     ("rollout", 5),
     ("reload", 5),
+    ("upgrade", 5),
     ("admin", 6),
     ("fleet", 6),
     ("cli", 6),

@@ -24,7 +24,7 @@ pub enum Refused {
 }
 
 /// What is in flight, by kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counts {
     pub requests: u32,
     pub streams: u32,
@@ -35,6 +35,16 @@ impl Counts {
     /// All kinds together.
     pub fn total(self) -> u32 {
         self.requests + self.streams + self.upgrades
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            requests: self.requests + other.requests,
+            streams: self.streams + other.streams,
+            upgrades: self.upgrades + other.upgrades,
+        }
     }
 
     fn of(word: u64) -> Self {

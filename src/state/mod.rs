@@ -12,6 +12,7 @@ mod change;
 mod damage_tests;
 mod disk;
 mod format;
+mod hand_over;
 mod history;
 mod orders;
 mod owners;
@@ -33,5 +34,6 @@ mod store_tests;
 mod testing;
 
 pub use change::{Applied, ApplyError, Change, ChangeEvent, HistoryEntry, Order};
+pub use hand_over::{Frozen, Handed};
 pub use snapshot::{Coin, Override, RuleState, Snapshot, SplitState, VersionState};
 pub use store::{OpenError, OpenOptions, Store};

@@ -31,6 +31,10 @@ pub(super) struct Limit {
 }
 
 impl Limit {
+    pub(super) fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
     /// Waits until fewer than `max` are open and counts one in. Cancel safe.
     async fn admit(self: &Arc<Self>, max: impl Fn() -> usize) -> Permit {
         loop {

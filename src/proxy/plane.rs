@@ -36,6 +36,8 @@ enum Command {
         deadline: Instant,
         done: oneshot::Sender<usize>,
     },
+    /// Answer, as proof that the loop turns.
+    Turn(oneshot::Sender<()>),
 }
 
 /// By listener: its addresses share one limit.
@@ -56,6 +58,7 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct DataPlane {
     workers: Vec<mpsc::UnboundedSender<Command>>,
+    limits: Limits,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -91,7 +94,28 @@ impl DataPlane {
             is_ready.recv().map_err(io::Error::other)??;
             workers.push(commands);
         }
-        Ok(Self { workers, threads: Mutex::new(threads) })
+        Ok(Self { workers, limits, threads: Mutex::new(threads) })
+    }
+
+    /// Returns when the loop of every worker has turned; never if one is stuck or dead.
+    pub async fn turn(&self) {
+        let mut turns = Vec::new();
+        for worker in &self.workers {
+            let (turned, has_turned) = oneshot::channel();
+            let _ = worker.send(Command::Turn(turned));
+            turns.push(has_turned);
+        }
+        for has_turned in turns {
+            if has_turned.await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Open client connections. While listeners accept, the places they keep for those to come are among them.
+    pub fn connections(&self) -> usize {
+        let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        limits.values().map(|limit| limit.open()).sum()
     }
 
     /// Brings a command to the worker of that index. A worker that is gone needs none.
@@ -134,19 +158,26 @@ struct Accepting {
 async fn run(worker: Rc<Worker>, limits: Limits, mut inbox: mpsc::UnboundedReceiver<Command>) {
     tokio::task::spawn_local(worker.clone().ticks());
     tokio::task::spawn_local(tokio::task::unconstrained(worker.flusher.clone().run()));
-    let mut accepting: HashMap<Rc<Bind>, Accepting> = HashMap::new();
+    let mut accepting: HashMap<Rc<Bind>, Vec<Accepting>> = HashMap::new();
     while let Some(command) = inbox.recv().await {
         match command {
             Command::Listener(command) => obey(&worker, &limits, &mut accepting, command),
+            Command::Turn(turned) => drop(turned.send(())),
             Command::Drain { deadline, done } => {
-                let _ = done.send(drain(&worker, deadline).await);
+                let cut = turning(&mut inbox, drain(&worker, deadline)).await;
+                let _ = done.send(cut);
                 return;
             }
         }
     }
 }
 
-fn obey(worker: &Rc<Worker>, limits: &Limits, accepting: &mut HashMap<Rc<Bind>, Accepting>, command: ListenerCommand) {
+fn obey(
+    worker: &Rc<Worker>,
+    limits: &Limits,
+    accepting: &mut HashMap<Rc<Bind>, Vec<Accepting>>,
+    command: ListenerCommand,
+) {
     match command {
         ListenerCommand::Add { name, address, socket } => match Acceptor::new(socket) {
             Ok(acceptor) => {
@@ -157,19 +188,37 @@ fn obey(worker: &Rc<Worker>, limits: &Limits, accepting: &mut HashMap<Rc<Bind>, 
                 let (stop, stopped) = oneshot::channel();
                 let door = Door { name: name.clone(), address: address.clone(), limit };
                 tokio::task::spawn_local(accept(worker.clone(), acceptor, door, stopped));
-                accepting.insert(address, Accepting { name, stop });
+                accepting.entry(address).or_default().push(Accepting { name, stop });
             }
             Err(error) => tracing::error!(event = "listen-failed", listener = %name, reason = %error),
         },
         ListenerCommand::Rename { address, name } => {
-            if let Some(socket) = accepting.get(&address) {
-                *socket.name.borrow_mut() = name;
+            for socket in accepting.get(&address).into_iter().flatten() {
+                *socket.name.borrow_mut() = name.clone();
             }
         }
         ListenerCommand::Remove { address, done } => {
-            if let Some(socket) = accepting.remove(&address) {
+            if let Some(sockets) = accepting.remove(&address) {
                 worker.close_listener(&address);
-                let _ = socket.stop.send(done);
+                for socket in sockets {
+                    let _ = socket.stop.send(done.clone());
+                }
+            }
+        }
+    }
+}
+
+/// Does one thing to its end, and answers meanwhile.
+async fn turning<T>(inbox: &mut mpsc::UnboundedReceiver<Command>, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            Some(command) = inbox.recv() => {
+                if let Command::Turn(turned) = command {
+                    let _ = turned.send(());
+                }
             }
         }
     }

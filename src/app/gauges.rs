@@ -9,13 +9,21 @@ use crate::reload::ReloadStatus;
 use crate::state::{Snapshot, SplitState, VersionState};
 use crate::telemetry::{CertificateGauge, EndpointGauges, Gauges, Reloads, SplitGauges, VersionGauges};
 use crate::tls::{Expiring, ExpiryWatch};
+use crate::upgrade::Tally;
 
 /// Rollbacks since the start.
 pub(super) type Rollbacks = HashMap<(SplitName, Source), u64>;
 
 /// See the file's head.
-pub(super) fn gauges(snapshot: &Snapshot, reloads: &ReloadStatus, rollbacks: &Rollbacks, dropped: u64) -> Gauges {
+pub(super) fn gauges(
+    snapshot: &Snapshot,
+    reloads: &ReloadStatus,
+    rollbacks: &Rollbacks,
+    upgrades: Tally,
+    dropped: u64,
+) -> Gauges {
     Gauges {
+        upgrades: (upgrades.done, upgrades.failed),
         splits: snapshot.splits.iter().map(|s| split(s, rollbacks)).collect(),
         certificates: snapshot.config.certificates().into_iter().map(|c| certificate(c)).collect(),
         persisted: snapshot.persisted,

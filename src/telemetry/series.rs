@@ -34,6 +34,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("weir_tls_handshakes_total", "TLS handshakes of clients by result."),
     ("weir_rollbacks_total", "Rollbacks by who asked for them."),
     ("weir_config_reloads_total", "Reloads of the configuration by result."),
+    ("weir_upgrades_total", "Binary upgrades by result, those of the processes before this one included."),
     ("weir_access_lines_dropped_total", "Access lines not written because the output was too slow or failed."),
 ];
 const GAUGES: &[(&str, &str)] = &[
@@ -275,6 +276,9 @@ impl Series {
         let reloads = &gauges.reloads;
         for (result, n) in [("applied", reloads.applied), ("rejected", reloads.rejected)] {
             counter(&self.recorder, "weir_config_reloads_total", &[("result", result)]).absolute(n);
+        }
+        for (result, n) in [("done", gauges.upgrades.0), ("failed", gauges.upgrades.1)] {
+            counter(&self.recorder, "weir_upgrades_total", &[("result", result)]).absolute(n);
         }
         counter(&self.recorder, "weir_access_lines_dropped_total", &[]).absolute(gauges.access_lines_dropped);
         let shows = |name, value| gauge(&self.recorder, name, &[], value);

@@ -28,12 +28,12 @@ pub use load::{Load, Plan, Report};
 pub use mortal::Mortal;
 pub use nginx::{Backend, pair};
 pub use origin::{After, Exchange, Origin};
-pub use process::{Done, run};
+pub use process::{Done, KillOnDrop, run};
 pub use recorder::{Recorder, Seen, Stage};
 pub use tls::{Authority, Pair, replace};
 pub use tokio::time::Instant;
 pub use tool::{tell, tool};
-pub use weir::{Weir, weir};
+pub use weir::{Weir, in_dir, weir};
 pub use wire::{Answer, Connection, Failure, Head};
 
 /// Long enough for a loaded machine, short enough to end.

@@ -29,6 +29,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("rollout", 5),
     ("reload", 5),
     ("dns", 5),
+    ("upgrade", 5),
     ("admin", 6),
     ("fleet", 6),
     ("cli", 6),

@@ -12,6 +12,7 @@ use super::dto::{NameDto, StatsDto};
 use crate::health::Board;
 use crate::model::{Actor, Instant, Revision, SplitName, VersionName};
 use crate::state::Store;
+use crate::upgrade::Elsewhere;
 
 /// A boxed future that may move between threads.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -47,6 +48,10 @@ pub struct AdminContext {
     pub last_reload: Arc<dyn Fn() -> LastReload + Send + Sync>,
     /// The process is going down: changes are refused.
     pub is_shutting_down: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Starts the binary anew and hands over to it; carried out also if the caller stops waiting.
+    pub upgrade: Arc<dyn Fn(Actor) -> BoxFuture<UpgradeResult> + Send + Sync>,
+    /// What the process before this one has in flight.
+    pub elsewhere: Elsewhere,
     /// Start of the process, for the uptime.
     pub started: Instant,
 }
@@ -97,6 +102,21 @@ pub struct ReloadDone {
     pub superseded: Vec<SplitName>,
     /// Warnings, as the array of surface.md section 5.
     pub warnings: serde_json::Value,
+}
+
+/// What came of an upgrade.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpgradeResult {
+    /// That process serves now; this one finishes what it has.
+    Done { pid: u32 },
+    /// Another one is under way.
+    Running,
+    /// Not as this process runs.
+    Impossible(String),
+    /// The new process did not come up; this one goes on.
+    Failed(String),
+    /// This process is going down.
+    ShuttingDown,
 }
 
 /// How the last load of the configuration went.

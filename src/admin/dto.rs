@@ -19,11 +19,49 @@ pub(super) struct StatusDto {
     /// What readiness waits for.
     pub(super) not_ready: Vec<String>,
     pub(super) shutting_down: bool,
+    /// The process that answers.
+    pub(super) pid: u32,
+    /// The process before it, as long as it has something in flight.
+    pub(super) predecessor: Option<PredecessorDto>,
     /// All acknowledged changes are on disk.
     pub(super) persisted: bool,
     pub(super) config: ConfigStatusDto,
     pub(super) listeners: Vec<ListenerDto>,
     pub(super) splits: Vec<SplitDto>,
+}
+
+/// A process that has handed over and finishes what it has.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PredecessorDto {
+    pub(super) pid: u32,
+    /// Since when it accepts nothing (RFC 3339 UTC).
+    pub(super) since: String,
+    /// Open client connections.
+    pub(super) connections: usize,
+    /// Over all endpoints.
+    pub(super) in_flight: CountsDto,
+    /// Those that are busy.
+    pub(super) endpoints: Vec<BusyDto>,
+}
+
+/// An endpoint at which another process has something in flight.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct BusyDto {
+    pub(super) split: String,
+    pub(super) version: String,
+    pub(super) address: String,
+    pub(super) in_flight: CountsDto,
+}
+
+/// A new process has taken over.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct UpgradeDto {
+    /// The process that serves now.
+    pub(super) pid: u32,
+    /// The one that answers, and finishes what it has.
+    pub(super) predecessor: u32,
+    /// From the call to the first connection that the new one accepts.
+    pub(super) took_ms: u64,
 }
 
 /// How the last load of the configuration went.

@@ -56,6 +56,10 @@ problems! {
         "Undrain the version: POST the same call without `endpoint`.";
     NOT_DRAINING = "not-draining" 409 "There is no drain to wait for"
         "Start it first: POST /api/v1/splits/{split}/versions/{version}/drain.";
+    UPGRADE_RUNNING = "upgrade-running" 409 "An upgrade is under way already"
+        "Wait until it has ended; GET /api/v1/status tells which process answers.";
+    UPGRADE_IMPOSSIBLE = "upgrade-impossible" 409 "This process cannot hand over to another one"
+        "As process 1 of a container its end is the container's: replace the container, the orchestrator does it without loss.";
     REVISION_CHANGED = "revision-changed" 412 "Someone else changed the split first"
         "Read the split again, look at what changed, and repeat with its new ETag.";
     BODY_TOO_LARGE = "body-too-large" 413 "The body is larger than 1 MiB"
@@ -74,12 +78,16 @@ problems! {
         "A key stands for one request (path and body). Use a new one for each change.";
     INTERNAL = "internal" 500 "Something went wrong inside weir"
         "This is a bug: please report it with the log lines around it.";
+    UPGRADE_FAILED = "upgrade-failed" 500 "The new process did not come up"
+        "This process goes on as before, and takes changes again. Mend what the detail names and repeat.";
     NOT_YET = "not-yet" 501 "This part of weir is not built yet"
         "The name is reserved by the specification; a later version answers it.";
     TOO_MANY_WAITS = "too-many-waits" 503 "Too many calls wait for a drain"
         "Ask without `wait`, or let some of the waiting calls end.";
     SHUTTING_DOWN = "shutting-down" 503 "weir is shutting down"
         "Changes are refused from the signal on. Ask the process that takes over.";
+    UPGRADING = "upgrading" 503 "A new process is being started"
+        "Changes are refused until it has taken over, or has failed: repeat in a second.";
     NOT_PERSISTED = "not-persisted" 507 "The change could not be written to disk"
         "Nothing was changed. Free or repair the disk that holds `admin.state_dir` and repeat.";
 }
@@ -173,6 +181,7 @@ impl From<ApplyError> for Problem {
             ApplyError::DrainedAsVersion { .. } => Self::new(DRAINED_AS_VERSION, detail),
             ApplyError::HeldConflict(_) => Self::new(HELD_CONFLICT, detail),
             ApplyError::BadTls { .. } => Self::new(INVALID_CONFIG, detail),
+            ApplyError::Frozen => Self::new(UPGRADING, detail),
             ApplyError::NotPersisted { .. } => Self::new(NOT_PERSISTED, detail),
         }
     }
@@ -226,6 +235,7 @@ mod tests {
                 412,
             ),
             (ApplyError::HeldConflict("h".into()), "held-conflict", 409),
+            (ApplyError::Frozen, "upgrading", 503),
             (ApplyError::NotPersisted { path: "/x".into(), source: io() }, "not-persisted", 507),
         ] {
             let problem = Problem::from(error);

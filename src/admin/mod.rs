@@ -20,7 +20,7 @@ mod serve;
 mod tests;
 mod view;
 
-pub use context::{AdminContext, BoxFuture, LastReload, ReloadAsk, ReloadDone, ReloadResult, StatsOf};
+pub use context::{AdminContext, BoxFuture, LastReload, ReloadAsk, ReloadDone, ReloadResult, StatsOf, UpgradeResult};
 pub use dto::{NameDto, StatsDto};
 pub use router::{openapi, probes_router, router};
-pub use serve::serve;
+pub use serve::{GRACE, serve};

@@ -13,7 +13,7 @@ use axum::routing::{any, get};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::api::{Api, change, config, drain, probes, read};
+use super::api::{Api, change, config, drain, probes, read, upgrade};
 use super::context::AdminContext;
 use super::error::{ALL, METHOD_NOT_ALLOWED, NOT_FOUND, NOT_YET, Problem, page};
 use super::guard::{Hosts, guard};
@@ -97,7 +97,8 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(config::effective))
         .routes(routes!(config::schema))
         .routes(routes!(config::check))
-        .routes(routes!(config::reload));
+        .routes(routes!(config::reload))
+        .routes(routes!(upgrade::upgrade));
     let info = utoipa::openapi::InfoBuilder::new().title("weir admin API").version(env!("CARGO_PKG_VERSION"));
     let document = utoipa::openapi::OpenApiBuilder::new().info(info.build()).build();
     OpenApiRouter::with_openapi(document).nest("/api/v1", api).merge(probe_routes())
@@ -263,6 +264,7 @@ mod tests {
                 "post /splits/{split}/rollback",
                 "post /splits/{split}/versions/{version}/drain",
                 "post /splits/{split}/versions/{version}/undrain",
+                "post /upgrade",
                 "put /splits/{split}/weights",
             ]
         );

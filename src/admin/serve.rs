@@ -23,28 +23,28 @@ const HEADER_TIME: Duration = Duration::from_secs(10);
 const WRITE_TIME: Duration = Duration::from_secs(30);
 /// After an accept failed for want of file descriptors, trying at once would only burn CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// What is being answered at the end gets this long.
-const GRACE: Duration = Duration::from_secs(2);
+/// What is being answered at the end usually gets this long.
+pub const GRACE: Duration = Duration::from_secs(2);
 
-/// Serves until `shutdown` is over, then finishes what is being answered, for at most two seconds. Not cancel safe:
-/// dropping it cuts every connection.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
+/// Serves until `shutdown` is over, then finishes what is being answered, for at most as long as `shutdown` says. Not
+/// cancel safe: dropping it cuts every connection.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = Duration>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let (stop, stopped) = watch::channel(());
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
-    loop {
+    let grace = loop {
         tokio::select! {
-            () = &mut shutdown => break,
+            grace = &mut shutdown => break grace,
             Some(_) = connections.join_next() => {}
             (stream, peer, slot) = accept(&listener, &slots) => {
                 connections.spawn(connection(stream, peer, router.clone(), stopped.clone(), slot));
             }
         }
-    }
+    };
     drop((listener, stop));
     // Whatever is left after the grace is aborted when the set is dropped.
-    let _ = tokio::time::timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
+    let _ = tokio::time::timeout(grace, async { while connections.join_next().await.is_some() {} }).await;
 }
 
 async fn accept(

@@ -13,7 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{AdminContext, LastReload, ReloadAsk, ReloadDone, ReloadResult, StatsDto};
+use super::{AdminContext, LastReload, ReloadAsk, ReloadDone, ReloadResult, StatsDto, UpgradeResult};
 use crate::config;
 use crate::model::{Actor, Instant, ListenerName, Revision, RouteName, Source, SplitName, VersionName, Weight};
 use crate::pool::{Claim, Registry};
@@ -123,6 +123,8 @@ fn context(store: Store, down: Arc<AtomicBool>, reload: Arc<Mutex<(Option<Reload
         }),
         last_reload: Arc::new(|| LastReload { accepted: true, at: "2026-03-01T12:00:00.000Z".into(), message: None }),
         is_shutting_down: Arc::new(move || down.load(Ordering::SeqCst)),
+        upgrade: Arc::new(|_| Box::pin(async { UpgradeResult::Running })),
+        elsewhere: Default::default(),
         started: Instant::now(),
     }
 }
@@ -446,7 +448,10 @@ async fn the_server_answers_over_a_socket_and_ends_when_told() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let over = async move { drop(stopped.await) };
+    let over = async move {
+        drop(stopped.await);
+        super::GRACE
+    };
     let server = tokio::spawn(super::serve(listener, house.router.clone(), over));
     let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n");

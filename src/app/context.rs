@@ -13,11 +13,13 @@ use crate::model::{Instant, Source, SplitName, VersionName, rfc3339_ms};
 use crate::reload::{self, Gone, ReloadHandle, ReloadOutcome, ReloadStatus};
 use crate::state::{ApplyError, Change, Order, Store};
 use crate::telemetry::Stats;
+use crate::upgrade::Elsewhere;
 
 /// See the file's head. `phase` is where the process is on its way down.
-pub(super) fn context(world: &World, phase: tokio::sync::watch::Receiver<Phase>) -> AdminContext {
+pub(super) fn context(world: &World, elsewhere: Elsewhere, phase: tokio::sync::watch::Receiver<Phase>) -> AdminContext {
     let (windows, scrape) = (world.flusher.windows(), world.flusher.scrape());
     let (store, reloads, load) = (world.store.clone(), world.reloads.clone(), world.load.clone());
+    let upgrades = world.upgrades.clone();
     let (status, readiness) = (world.reloads.status(), world.readiness.clone());
     let file = world.loaded.files.first().map_or_else(|| "weir.toml".to_owned(), |f| f.display().to_string());
     AdminContext {
@@ -41,6 +43,11 @@ pub(super) fn context(world: &World, phase: tokio::sync::watch::Receiver<Phase>)
         }),
         last_reload: Arc::new(move || last_reload(&status.borrow())),
         is_shutting_down: Arc::new(move || !matches!(*phase.borrow(), Phase::Running)),
+        upgrade: Arc::new(move |by| {
+            let upgrades = upgrades.clone();
+            Box::pin(async move { upgrades.upgrade(by).await })
+        }),
+        elsewhere,
         started: Instant::now(),
     }
 }

@@ -3,35 +3,38 @@
 //! Invariant: at the end the order is readiness, delay, listeners, requests, admin, state, log; nothing accepted is
 //! dropped before its deadline.
 
-use std::cell::Cell;
-use std::sync::{Arc, mpsc};
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
+use super::asked::{Asked, End};
 use super::context::context;
 use super::gauges::{Rollbacks, Seen, gauges, tell_expiring};
+use super::going::{Going, leave_until};
+use super::ready_line::addresses;
 use super::start::{World, events_format, world};
+use super::upgrade::{ReportNow, Upgrades, remember, report};
 use super::{Addresses, Options, StartError};
 use crate::admin;
 use crate::cli::Exit;
-use crate::config::{Config, Shutdown};
+use crate::config::Config;
 use crate::dns::{self, Statuses};
 use crate::health;
-use crate::lifecycle::{Blocker, Ending, Phase, Signal, Signals, drive};
-use crate::model::{Actor, Address, Instant, Source};
-use crate::net::listen::{Listeners, Stopping};
+use crate::lifecycle::{Blocker, Notifier, Phase, Signals};
+use crate::model::{Address, Instant};
+use crate::net::listen::Prepared;
 use crate::proxy::{Cut, DataPlane};
-use crate::reload::{self, ReloadHandle};
+use crate::reload;
 use crate::state::Store;
 use crate::telemetry::{Flusher, events};
 use crate::tls::ExpiryWatch;
+use crate::upgrade::{self, Elsewhere, Heir, Inheritance, Predecessor};
 
 /// How often counts become metrics and leaving endpoints are looked after.
 const FLUSH: Duration = Duration::from_secs(1);
-/// The data plane's own deadline comes this much before the process's, so that what was cut is still counted.
-const MARGIN: Duration = Duration::from_millis(100);
 /// What the last lines of the access log and the workers' threads may take at the end.
 const LAST: Duration = Duration::from_secs(1);
 
@@ -65,7 +68,7 @@ impl Ended {
     }
 }
 
-type Ready = mpsc::Sender<Result<Addresses, StartError>>;
+type Ready = std::sync::mpsc::Sender<Result<Addresses, StartError>>;
 
 /// The control thread from start to end.
 pub(super) fn run(options: &Options, ready: &Ready, stopped: oneshot::Receiver<()>) -> Ended {
@@ -78,15 +81,16 @@ pub(super) fn run(options: &Options, ready: &Ready, stopped: oneshot::Receiver<(
         }
     };
     let ended = runtime.block_on(async {
-        let world = match started(options) {
-            Ok(started) => started,
+        match started(options) {
+            Ok(started) => {
+                go_first();
+                serve(started, begun, ready, stopped).await
+            }
             Err(error) => {
                 let _ = ready.send(Err(error));
-                return Ended::Failed;
+                Ended::Failed
             }
-        };
-        go_first();
-        serve(world, begun, ready, stopped).await
+        }
     });
     // A task that blocks in the kernel (a sick disk) must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -102,49 +106,117 @@ fn go_first() {
     let _ = rustix::process::setpriority_process(None, NICE);
 }
 
+/// A process that accepts.
+struct Started {
+    world: World,
+    signals: Option<Signals>,
+    predecessor: Option<Predecessor>,
+    elsewhere: Elsewhere,
+}
+
 /// Signals first: one that comes while we start must not kill us half-way.
-fn started(options: &Options) -> Result<(World, Option<Signals>), StartError> {
+fn started(options: &Options) -> Result<Started, StartError> {
+    let failed = |what: &str, e: io::Error| StartError::new(Exit::Failed, format!("error: {what}: {e}"));
     let signals = options.signals.then(Signals::install).transpose();
-    let signals = signals.map_err(|e| StartError::new(Exit::Failed, format!("error: no signal handlers: {e}")))?;
-    Ok((world(options)?, signals))
+    let signals = signals.map_err(|e| failed("no signal handlers", e))?;
+    let inheritance = if options.signals { upgrade::inherit() } else { Ok(None) };
+    let Some(Inheritance { parcel, heir }) = inheritance.map_err(|e| failed("the hand-over failed", e))? else {
+        let mut world = world(options, None)?;
+        world.open();
+        return Ok(Started { world, signals, predecessor: None, elsewhere: Elsewhere::default() });
+    };
+    match world(options, Some(parcel)) {
+        Ok(world) => follow(world, heir, signals),
+        Err(error) => {
+            heir.fail(&error.text);
+            Err(error)
+        }
+    }
+}
+
+/// Takes over from the process before us, when it says so.
+fn follow(mut world: World, mut heir: Heir, signals: Option<Signals>) -> Result<Started, StartError> {
+    let kept = world.prepared.as_ref().map(Prepared::addresses).unwrap_or_default();
+    let first = heir
+        .ready(kept)
+        .map_err(|e| StartError::new(Exit::Failed, format!("error: process {} did not hand over: {e}", heir.pid())))?;
+    world.open();
+    remember(&world.store, &first);
+    tracing::info!(event = "upgrade", phase = "taken-over", from = heir.pid());
+    let (predecessor, elsewhere) = heir.serving(first);
+    world.store.settle();
+    Ok(Started { world, signals, predecessor: Some(predecessor), elsewhere })
 }
 
 async fn serve(
-    (mut world, signals): (World, Option<Signals>),
+    Started { mut world, signals, predecessor, elsewhere }: Started,
     begun: Instant,
     ready: &Ready,
     stopped: oneshot::Receiver<()>,
 ) -> Ended {
     let (phases, phase) = watch::channel(Phase::Running);
     let addresses = addresses(&world, begun);
-    let context = Arc::new(context(&world, phase));
+    let context = Arc::new(context(&world, elsewhere.clone(), phase));
     let own_address = world.admin.as_ref().and_then(|socket| socket.local_addr().ok()).map(Address::from);
     let (mut admin, stop_admin) = serve_admin(&mut world, context);
-    let World {
-        config, loaded, load, store, listeners, plane, access, reloads, reloader, flusher, checks, names, ..
-    } = world;
+    let World { config, loaded, load, store, listeners, plane, flusher, access, reloads, reloader, notifier, .. } =
+        world;
+    let (upgrades, names, checks) = (world.upgrades, world.names, world.checks);
     let mut background = JoinSet::new();
     background.spawn(reloader.run());
     background.spawn(health::supervise(store.clone(), checks.clone()));
     background.spawn(dns::run(store.clone(), own_address, names.clone()));
     let seen = Seen { checks, names: names.clone() };
-    background.spawn(flush((flusher, seen), store.clone(), reloads.clone(), access.dropped_count()));
+    background.spawn(flush((flusher, seen), store.clone(), upgrades.clone(), access.dropped_count()));
+    let mut guard = JoinSet::new();
+    guard.spawn(watchdog(notifier.clone(), plane.clone()));
     let theirs = reloads.clone();
     background.spawn(async move { reload::watch(load, &loaded, theirs).await });
     background.spawn(first_answers(names, config.clone(), world.starting));
+    let status = format!("serving; revision {}", store.snapshot().revision);
+    match predecessor {
+        Some(predecessor) => drop(background.spawn(heed(predecessor, store.clone(), notifier.clone(), status))),
+        None => notifier.ready(&status),
+    }
     let _ = ready.send(Ok(addresses));
 
-    let mut asked = Asked { signals, stopped: Some(stopped), reloads };
+    let theirs = (plane.clone(), store.clone(), elsewhere.clone());
+    let now: ReportNow = Arc::new(move || report(&theirs.0, &theirs.1, &theirs.2));
+    let mut asked = Asked { signals, stopped: Some(stopped), reloads, upgrades, candidates: world.candidates };
     let first = tokio::select! {
-        first = asked.asked_to_end() => first,
+        first = asked.asked_to_end(Some(&now)) => first,
         part = plane.failed() => return failed(part),
         () = control_failed(&mut background) => return failed("control"),
         () = control_failed(&mut admin) => return failed("admin"),
     };
     let _blocker = world.readiness.block("shutting-down");
-    let ended = down(&config.shutdown, (&listeners, &plane), first, &mut asked, &phases).await;
+    let going = Going {
+        config: &config.shutdown,
+        listeners: &listeners,
+        plane: &plane,
+        store: &store,
+        elsewhere: &elsewhere,
+        phases: &phases,
+    };
+    let ended = match first {
+        End::HandedOver(heirdom) => {
+            guard.shutdown().await;
+            notifier.main_pid(heirdom.pid);
+            asked.upgrades.close_control();
+            let until = leave_until(&store.snapshot().config);
+            let _ = stop_admin.send(until.saturating_duration_since(Instant::now()));
+            going.leave(*heirdom, now, until, &mut asked).await
+        }
+        first => {
+            notifier.stopping("finishing what is in flight");
+            asked.call_off_upgrades().await;
+            going.down(first, &mut asked).await
+        }
+    };
+    asked.upgrades.close_control();
     drop(stop_admin);
-    admin.join_all().await;
+    // Usually done long before; after a hand-over its calls had all the time of the connections.
+    let _ = tokio::time::timeout(2 * admin::GRACE, admin.join_all()).await;
     background.shutdown().await;
     let last = store.clone();
     let saved = spawn_blocking(move || last.retry_persist()).await.unwrap_or(false);
@@ -191,56 +263,57 @@ async fn first_answers(names: Statuses, config: Arc<Config>, starting: Blocker) 
     drop(starting);
 }
 
-/// The admin API and, if there is one, the listener of the probes. They serve until the sender is dropped.
-fn serve_admin(world: &mut World, context: Arc<admin::AdminContext>) -> (JoinSet<()>, watch::Sender<()>) {
-    let (stop, stopped) = watch::channel(());
+/// Listens to the process before us. Only when it has told that we are the main one, the service manager listens to us.
+async fn heed(predecessor: Predecessor, store: Arc<Store>, notifier: Arc<Notifier>, status: String) {
+    predecessor.run(|| notifier.ready(&status), |report| remember(&store, report)).await;
+    tracing::info!(event = "upgrade", phase = "predecessor-gone");
+}
+
+/// Tells the service manager that we are alive, as long as this thread and every worker is.
+async fn watchdog(notifier: Arc<Notifier>, plane: Arc<DataPlane>) {
+    let Some(every) = notifier.watchdog_interval() else { return };
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if tokio::time::timeout(every, plane.turn()).await.is_ok() {
+            notifier.alive();
+        } else {
+            tracing::error!(
+                event = "worker-stuck",
+                "a worker does not turn: the watchdog is not told that we are alive"
+            );
+        }
+    }
+}
+
+/// The admin API and, if there is one, the listener of the probes. They serve until the sender is dropped, or says how
+/// long what is being answered may take.
+fn serve_admin(world: &mut World, context: Arc<admin::AdminContext>) -> (JoinSet<()>, watch::Sender<Duration>) {
+    let (stop, stopped) = watch::channel(admin::GRACE);
     let mut tasks = JoinSet::new();
     let sockets =
         [(world.admin.take(), admin::router(context.clone())), (world.probes.take(), admin::probes_router(context))];
     for (socket, router) in sockets {
         let Some(socket) = socket else { continue };
         let mut stopped = stopped.clone();
-        tasks.spawn(admin::serve(socket, router, async move { drop(stopped.changed().await) }));
+        let shutdown = async move {
+            let _ = stopped.changed().await;
+            *stopped.borrow()
+        };
+        tasks.spawn(admin::serve(socket, router, shutdown));
     }
     (tasks, stop)
-}
-
-/// Takes the data plane down in order: delay, listeners, requests.
-async fn down(
-    config: &Shutdown,
-    (listeners, plane): (&Listeners, &DataPlane),
-    first: End,
-    asked: &mut Asked,
-    phases: &watch::Sender<Phase>,
-) -> Ended {
-    tracing::info!(event = "shutdown", phase = "begun", timeout_seconds = config.timeout.as_secs_f64());
-    if let End::AtOnce = first {
-        return Ended::Forced;
-    }
-    let begun = Instant::now();
-    let deadline = begun + config.timeout.saturating_sub(MARGIN);
-    let cut = Cell::new(Cut::default());
-    let drained = async {
-        Stopping::finish_all(listeners.close()).await;
-        cut.set(plane.drain(begun, deadline).await);
-    };
-    let again = async {
-        asked.asked_to_end().await;
-    };
-    match drive(config, drained, again, phases).await {
-        Ending::Forced => Ended::Forced,
-        Ending::Drained | Ending::TimedOut if cut.get() != Cut::default() => Ended::Cut(cut.get()),
-        Ending::Drained | Ending::TimedOut => Ended::Drained,
-    }
 }
 
 /// Counts become metrics; endpoints that have left are cut and forgotten in time; a write that failed is tried again.
 async fn flush(
     (mut flusher, seen): (Flusher, Seen),
     store: Arc<Store>,
-    reloads: ReloadHandle,
+    upgrades: Arc<Upgrades>,
     lines_dropped: impl Fn() -> u64,
 ) {
+    let reloads = upgrades.reloads.status();
     let mut seconds = tokio::time::interval(FLUSH);
     seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut events = store.subscribe();
@@ -260,7 +333,7 @@ async fn flush(
                 *rollbacks.entry((split, event.source)).or_default() += 1;
             }
         }
-        let now = gauges(&snapshot, &reloads.status().borrow(), (&rollbacks, &seen), lines_dropped());
+        let now = gauges(&snapshot, &reloads.borrow(), (&rollbacks, &seen), (upgrades.tally(), lines_dropped()));
         flusher.flush(&now, Instant::now());
         tell_expiring(&mut expiry, &snapshot.config);
         for (key, left) in store.registry().tidy(Instant::now()) {
@@ -273,86 +346,4 @@ async fn flush(
             drop(spawn_blocking(move || store.retry_persist()).await);
         }
     }
-}
-
-enum End {
-    Drain,
-    AtOnce,
-}
-
-/// Who may ask the process for something.
-struct Asked {
-    signals: Option<Signals>,
-    stopped: Option<oneshot::Receiver<()>>,
-    reloads: ReloadHandle,
-}
-
-impl Asked {
-    /// Waits until the process is asked to end; obeys everything else on the way.
-    async fn asked_to_end(&mut self) -> End {
-        loop {
-            match self.next().await {
-                Signal::Terminate => return End::Drain,
-                Signal::Quit => return End::AtOnce,
-                Signal::Reload => {
-                    let reloads = self.reloads.clone();
-                    tokio::spawn(async move { drop(reloads.reload(Actor("signal".to_owned()), Source::File).await) });
-                }
-                Signal::ReopenLogs => tracing::info!(event = "logs", "logs go to stdout and stderr: nothing to reopen"),
-                Signal::Upgrade => tracing::warn!(event = "not-yet", "a binary upgrade by USR2 is not built yet"),
-            }
-        }
-    }
-
-    async fn next(&mut self) -> Signal {
-        let stopped = async {
-            match &mut self.stopped {
-                Some(stopped) => drop(stopped.await),
-                None => std::future::pending().await,
-            }
-        };
-        let signal = async {
-            match &mut self.signals {
-                Some(signals) => signals.next().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = stopped => {
-                self.stopped = None;
-                Signal::Terminate
-            }
-            signal = signal => signal,
-        }
-    }
-}
-
-fn addresses(world: &World, begun: Instant) -> Addresses {
-    let admin = world.admin.as_ref().and_then(|a| a.local_addr().ok()).unwrap_or(world.config.admin.bind);
-    let listening = world.listeners.listening();
-    let mut line = format!("weir {}", env!("CARGO_PKG_VERSION").trim_end_matches(".0"));
-    for listener in &listening {
-        let secure = world.config.listeners.iter().any(|l| l.name == listener.name && l.tls.is_some());
-        // Of a Unix socket as curl has it: `--unix-socket`, not a URL.
-        let scheme = match listener.address.tcp() {
-            None => "",
-            Some(_) if secure => "https://",
-            Some(_) => "http://",
-        };
-        line += &format!("  {} {scheme}{}", listener.name, listener.address);
-    }
-    line += &format!("   dashboard http://{admin}");
-    for split in &world.store.snapshot().splits {
-        let share = |(name, _)| format!("{name} {} %", percent(split.weights.share(name)));
-        line += &format!("   {}: {}", split.name, split.weights.iter().map(share).collect::<Vec<_>>().join(", "));
-    }
-    line += &format!("   ready in {} ms", begun.elapsed().as_millis());
-    let listeners = listening.into_iter().map(|l| (l.name, l.address)).collect();
-    Addresses { listeners, admin, ready_line: line }
-}
-
-/// `90`, `12.5`, `0.05`: as many digits as it needs, two at most.
-fn percent(share: f64) -> String {
-    let text = format!("{:.2}", share * 100.0);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

@@ -13,6 +13,7 @@ use crate::telemetry::{
     CertificateGauge, EndpointGauges, Gauges, NameGauge, Reloads, SplitGauges, VersionGauges, panics,
 };
 use crate::tls::{Expiring, ExpiryWatch};
+use crate::upgrade::Tally;
 
 /// Rollbacks since the start.
 pub(super) type Rollbacks = HashMap<(SplitName, Source), u64>;
@@ -28,9 +29,10 @@ pub(super) fn gauges(
     snapshot: &Snapshot,
     reloads: &ReloadStatus,
     (rollbacks, seen): (&Rollbacks, &Seen),
-    dropped: u64,
+    (upgrades, dropped): (Tally, u64),
 ) -> Gauges {
     Gauges {
+        upgrades: (upgrades.done, upgrades.failed),
         splits: snapshot.splits.iter().map(|s| split(s, rollbacks, &seen.checks)).collect(),
         certificates: snapshot.config.certificates().into_iter().map(|c| certificate(c)).collect(),
         names: seen

@@ -5,13 +5,17 @@
 //! Invariants: all or nothing at start: an error leaves no thread and no socket behind; the process is ready only when
 //! every listener is bound and the state is loaded.
 
+mod asked;
 mod bounds;
 mod check;
 mod context;
 mod control;
 mod gauges;
+mod going;
 mod load;
+mod ready_line;
 mod start;
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

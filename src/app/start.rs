@@ -2,24 +2,27 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
 
 use super::load::{loaded, loader};
+use super::upgrade::{Candidate, Upgrades};
 use super::{Options, StartError, bounds};
 use crate::cli::Exit;
 use crate::config::{self, Config};
 use crate::dns::Statuses;
 use crate::health;
-use crate::lifecycle::{Blocker, Readiness};
+use crate::lifecycle::{Blocker, Notifier, Readiness};
 use crate::model::Instant;
-use crate::net::listen::{Listeners, bind_one};
+use crate::net::listen::{Inherited, Listeners, Prepared, activated, bind_one};
 use crate::pool::Registry;
 use crate::proxy::{DataPlane, Parts};
 use crate::reload::{self, LoadedConfig, Loader, Problem, ReloadHandle, Reloader, last_good_path};
-use crate::state::{OpenError, OpenOptions, Store};
+use crate::state::{self, OpenError, OpenOptions, Store};
 use crate::telemetry::{self, AccessLog, AccessWriter, Cells, Flusher, events};
+use crate::upgrade::{Control, Parcel, Program, Role, Tally};
 
 /// A weir that is complete but for its tasks.
 pub(super) struct World {
@@ -39,24 +42,41 @@ pub(super) struct World {
     pub(super) reloader: Reloader,
     pub(super) readiness: Readiness,
     pub(super) starting: Blocker,
+    pub(super) notifier: Arc<Notifier>,
+    pub(super) upgrades: Arc<Upgrades>,
+    /// Successors that are ready.
+    pub(super) candidates: mpsc::Receiver<Candidate>,
+    /// Bound and not accepted from; see `open`.
+    pub(super) prepared: Option<Prepared>,
     /// Taken when it is served.
     pub(super) admin: Option<TcpListener>,
     pub(super) probes: Option<TcpListener>,
 }
 
-/// Builds it. Nothing is accepted yet on the data plane when an error comes.
-pub(super) fn world(options: &Options) -> Result<World, StartError> {
+impl World {
+    /// Begins to accept on the data plane.
+    pub(super) fn open(&mut self) {
+        // Nothing was open, so nothing is stopped.
+        self.prepared.take().into_iter().for_each(|prepared| drop(self.listeners.commit(prepared)));
+    }
+}
+
+/// Builds it, on what a process before us has handed over, if there is one. Nothing is accepted yet.
+pub(super) fn world(options: &Options, parcel: Option<Parcel>) -> Result<World, StartError> {
     let readiness = Readiness::new();
     let starting = readiness.block("starting");
-    let (loaded, config) = configuration(options)?;
+    let (loaded, config) = configuration(options, parcel.is_none())?;
     let log = &config.telemetry.log;
     events::init(log.level, events_format(log.format));
     loaded.warnings.iter().for_each(|text| tracing::warn!(event = "config-warning", "{text}"));
+    let program = options.signals.then(Program::of_this_process);
+    let (mut given, state) = given(options, parcel);
     bounds::raise_descriptors();
-    let store = open_store(&config, options)?;
+    let store = open_store(&config, options, state)?;
     // Both control addresses before the data plane: a second weir by mistake must not take requests for a moment.
-    let admin = control_listener(&loaded, "admin.bind", config.admin.bind)?;
-    let probes = config.telemetry.bind.map(|at| control_listener(&loaded, "telemetry.bind", at)).transpose()?;
+    let admin = given.control_listener(&loaded, Role::Admin, config.admin.bind)?;
+    let at = config.telemetry.bind;
+    let probes = at.map(|at| given.control_listener(&loaded, Role::Telemetry, at)).transpose()?;
     let cells = Arc::new(Cells::new());
     let mut flusher = Flusher::new(cells.clone(), Instant::now());
     flusher.register(&config);
@@ -66,12 +86,27 @@ pub(super) fn world(options: &Options) -> Result<World, StartError> {
         DataPlane::start(Parts { snapshot: store.shared(), swapped: store.swapped(), cells, access: logs })
             .map_err(internal)?,
     );
-    let listeners = listeners(&plane, &config, &loaded)?;
+    let (listeners, prepared) = listeners(&plane, &config, &loaded, given.listeners)?;
     bounds::tell(&config);
     let load = loader(options.config.clone());
     let effective: reload::Effective = Arc::new(config::effective);
     let running = (config.clone(), loaded.digest);
     let (reloads, reloader) = Reloader::new(load.clone(), running, store.clone(), listeners.clone(), effective);
+    let notifier = Arc::new(if options.signals { Notifier::from_env() } else { Notifier::default() });
+    let (ready, candidates) = mpsc::channel(1);
+    let upgrades = Upgrades {
+        program,
+        store: store.clone(),
+        listeners: listeners.clone(),
+        reloads: reloads.clone(),
+        control: Mutex::new(
+            [Some(&admin), probes.as_ref()].into_iter().flatten().map(handle).collect::<Result<_, _>>()?,
+        ),
+        tally: Mutex::new(given.upgrades),
+        one: tokio::sync::Mutex::default(),
+        called_off: watch::Sender::new(false),
+        ready,
+    };
     Ok(World {
         config,
         loaded,
@@ -84,11 +119,15 @@ pub(super) fn world(options: &Options) -> Result<World, StartError> {
         access,
         checks: health::Board::default(),
         reloads,
-        reloader,
+        reloader: reloader.telling(notifier.clone()),
         readiness,
         starting,
-        admin: Some(admin),
-        probes,
+        notifier,
+        upgrades: Arc::new(upgrades),
+        candidates,
+        prepared: Some(prepared),
+        admin: Some(listen(admin)?),
+        probes: probes.map(listen).transpose()?,
     })
 }
 
@@ -97,15 +136,37 @@ pub(super) fn events_format(format: config::LogFormat) -> telemetry::Format {
     telemetry::Format::resolve(format, &io::stderr())
 }
 
-/// The file, or with `--last-good` its last good copy.
-fn configuration(options: &Options) -> Result<(LoadedConfig, Arc<Config>), StartError> {
+/// What need not be made.
+struct Given {
+    listeners: Inherited,
+    control: Vec<Control>,
+    upgrades: Tally,
+}
+
+/// From the process before us, or from the service manager.
+fn given(options: &Options, parcel: Option<Parcel>) -> (Given, Option<state::Handed>) {
+    match parcel {
+        Some(Parcel { listeners, control, state, upgrades }) => {
+            let upgrades = Tally { done: upgrades.done + 1, ..upgrades };
+            (Given { listeners, control, upgrades }, Some(state))
+        }
+        None => {
+            let activated = if options.signals { activated() } else { Vec::new() };
+            let listeners = Inherited { handed: Vec::new(), activated };
+            (Given { listeners, control: Vec::new(), upgrades: Tally::default() }, None)
+        }
+    }
+}
+
+/// The file, or with `--last-good` its last good copy; a successor takes no copy, since the process before it has better.
+fn configuration(options: &Options, may_copy: bool) -> Result<(LoadedConfig, Arc<Config>), StartError> {
     let first = config::load(&options.config, &super::load::env);
     let text = first.report.text(options.color);
     let first = loaded(&options.config, first);
     if let Ok(config) = first.config.clone() {
         return Ok((first, config));
     }
-    if options.last_good {
+    if options.last_good && may_copy {
         let path = last_good_path(&config::state_dir(&options.config, &super::load::env));
         let copy = loaded(&path, config::load(&path, &super::load::env));
         if let Ok(config) = copy.config.clone() {
@@ -116,8 +177,12 @@ fn configuration(options: &Options) -> Result<(LoadedConfig, Arc<Config>), Start
     Err(StartError::new(Exit::ConfigInvalid, text))
 }
 
-fn open_store(config: &Arc<Config>, options: &Options) -> Result<Arc<Store>, StartError> {
-    let open = OpenOptions { ignore_state: options.ignore_state };
+fn open_store(
+    config: &Arc<Config>,
+    options: &Options,
+    handed: Option<state::Handed>,
+) -> Result<Arc<Store>, StartError> {
+    let open = OpenOptions { ignore_state: options.ignore_state, handed };
     match Store::open(config.clone(), Arc::new(Registry::default()), &open) {
         Ok(store) => Ok(Arc::new(store)),
         Err(error @ OpenError::Newer { .. }) => {
@@ -135,15 +200,36 @@ fn open_store(config: &Arc<Config>, options: &Options) -> Result<Arc<Store>, Sta
     }
 }
 
-fn control_listener(loaded: &LoadedConfig, key: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    // The same exclusive bind as for the data plane, with one socket.
-    let socket = bind_one(address).map_err(|error| {
-        let message = format!("`{key}`: {error}");
-        let problem =
-            Problem { code: "address-in-use", is_warning: false, key: key.to_owned(), message, help: error.remedy() };
-        StartError::new(Exit::Address, loaded.explain(&[problem]).text)
-    })?;
-    TcpListener::from_std(socket).map_err(internal)
+impl Given {
+    fn control_listener(
+        &mut self,
+        loaded: &LoadedConfig,
+        role: Role,
+        configured: SocketAddr,
+    ) -> Result<Control, StartError> {
+        if let Some(i) = self.control.iter().position(|c| c.role == role && c.configured == configured) {
+            return Ok(self.control.swap_remove(i));
+        }
+        let key = match role {
+            Role::Admin => "admin.bind",
+            Role::Telemetry => "telemetry.bind",
+        };
+        // The same exclusive bind as for the data plane, with one socket.
+        let socket = bind_one(configured).map_err(|error| {
+            let (key, message, help) = (key.to_owned(), format!("`{key}`: {error}"), error.remedy());
+            let problem = Problem { code: "address-in-use", is_warning: false, key, message, help };
+            StartError::new(Exit::Address, loaded.explain(&[problem]).text)
+        })?;
+        Ok(Control { role, configured, socket })
+    }
+}
+
+fn handle(control: &Control) -> Result<Control, StartError> {
+    control.try_clone().map_err(internal)
+}
+
+fn listen(control: Control) -> Result<TcpListener, StartError> {
+    control.socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(control.socket)).map_err(internal)
 }
 
 fn access_logs(writer: &AccessWriter, config: &Config) -> Vec<AccessLog> {
@@ -152,17 +238,21 @@ fn access_logs(writer: &AccessWriter, config: &Config) -> Vec<AccessLog> {
     (0..config.workers).map(|_| writer.log(format, log.sample, fastrand::u64(..))).collect()
 }
 
-fn listeners(plane: &Arc<DataPlane>, config: &Config, loaded: &LoadedConfig) -> Result<Arc<Listeners>, StartError> {
+fn listeners(
+    plane: &Arc<DataPlane>,
+    config: &Config,
+    loaded: &LoadedConfig,
+    inherited: Inherited,
+) -> Result<(Arc<Listeners>, Prepared), StartError> {
     let theirs = plane.clone();
     let send = Arc::new(move |worker, command| theirs.command(worker, command));
-    let listeners = Arc::new(Listeners::new(config.workers, send));
+    let listeners = Arc::new(Listeners::new(config.workers, send).inheriting(inherited));
     let prepared = listeners.prepare(&reload::wanted(config)).map_err(|refused| {
         let problems: Vec<_> = refused.iter().map(|r| reload::not_bound(config, r)).collect();
         StartError::new(Exit::Address, loaded.explain(&problems).text)
     })?;
-    // Nothing was open, so nothing is stopped.
-    drop(listeners.commit(prepared));
-    Ok(listeners)
+    listeners.forget_inherited();
+    Ok((listeners, prepared))
 }
 
 fn internal(error: impl std::fmt::Display) -> StartError {

@@ -99,6 +99,8 @@ pub enum Command {
     History(HistoryArgs),
     /// Read the configuration again; all or nothing
     Reload(ReloadArgs),
+    /// Hand over to the binary as it is on disk now, without losing a request
+    Upgrade,
     /// JSON schema of weir.toml, for editors
     Schema,
     /// Completions for a shell, to be put where it looks for them
@@ -121,8 +123,6 @@ pub enum Command {
     Flags(Later),
     #[command(hide = true)]
     Token(Later),
-    #[command(hide = true)]
-    Upgrade(Later),
     #[command(hide = true)]
     Simulate(Later),
     #[command(hide = true)]

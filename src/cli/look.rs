@@ -10,7 +10,7 @@ use super::client::{Answer, Call, Client, segment};
 use super::exit::{Exit, Failure};
 use super::print::{Printer, to_stderr};
 use super::render;
-use super::views::{Diagnostic, History, Reload, Split, Status};
+use super::views::{Diagnostic, History, Reload, Split, Status, Upgrade};
 
 /// `weir status`.
 pub async fn status(client: &Client, printer: Printer, args: &StatusArgs) -> Result<(), Failure> {
@@ -114,6 +114,21 @@ pub async fn reload(client: &Client, printer: Printer, args: &ReloadArgs) -> Res
     let reload: Reload = answer.json()?;
     printer.info(&render::diagnostics(&reload.warnings));
     printer.data(&render::reload(&reload, answer.took));
+    Ok(())
+}
+
+/// `weir upgrade`.
+pub async fn upgrade(client: &Client, printer: Printer) -> Result<(), Failure> {
+    // What the new process may take to be ready, and a little more.
+    let call = Call::new(Method::POST, "/api/v1/upgrade").longer(Duration::from_secs(40));
+    let answer = client.call(call).await?;
+    if printer.json {
+        printer.body(&answer.body);
+    } else {
+        let Upgrade { pid, predecessor, took_ms } = answer.json()?;
+        let text = format!("process {pid} serves after {took_ms} ms; process {predecessor} finishes what it has\n");
+        printer.data(&text);
+    }
     Ok(())
 }
 

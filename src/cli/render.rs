@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::print::{Paint, shown};
 use super::table::{millis, none, rate, seen, share, table};
-use super::views::{Diagnostic, Endpoint, Entry, Name, Override, Reload, Split, Status, Version};
+use super::views::{Diagnostic, Endpoint, Entry, Name, Override, Predecessor, Reload, Split, Status, Version};
 use crate::model::Weights;
 
 /// All splits, one block each, after what needs attention.
@@ -19,6 +19,10 @@ pub fn status(status: &Status, paint: Paint) -> String {
     }
     if status.persisted == Some(false) {
         text += &format!("{}\n", paint.red("! changes are not saved to disk; a restart forgets them"));
+    }
+    if let Some(Predecessor { pid, connections, in_flight: c }) = &status.predecessor {
+        let kinds = format!("{} requests, {} streams, {} upgrades", c.requests, c.streams, c.upgrades);
+        text += &format!("process {pid} has handed over and finishes {connections} connections ({kinds} in flight)\n");
     }
     if status.splits.is_empty() {
         text += "no splits\n";

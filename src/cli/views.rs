@@ -11,7 +11,26 @@ use crate::model::Weights;
 pub struct Status {
     pub config: ConfigStatus,
     pub persisted: Option<bool>,
+    pub predecessor: Option<Predecessor>,
     pub splits: Vec<Split>,
+}
+
+/// A process that has handed over and finishes what it has.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Predecessor {
+    pub pid: u64,
+    pub connections: u64,
+    pub in_flight: Counts,
+}
+
+/// A new process has taken over.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Upgrade {
+    pub pid: u64,
+    pub predecessor: u64,
+    pub took_ms: u64,
 }
 
 /// How the last load of the configuration went.

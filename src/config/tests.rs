@@ -200,7 +200,6 @@ fn every_code_the_file_can_cause_points_at_its_place() {
 fn what_is_not_built_yet_is_named_with_its_full_key() {
     let split = |more: &str| and(&format!("[splits.shop]\n{more}"));
     for (text, key) in [
-        (with("127.0.0.1:8080", "systemd:web"), "listeners.web.bind"),
         (split("weigh_by = \"endpoints\""), "splits.shop.weigh_by"),
         (split("balance = \"round_robin\""), "splits.shop.balance"),
         (split("eject = {}"), "splits.shop.eject"),
@@ -395,7 +394,7 @@ fn every_example_loads_without_a_complaint() {
         names.push(path.file_stem().unwrap().to_string_lossy().into_owned());
     }
     names.sort();
-    assert_eq!(names, ["ab", "blue-green", "canary", "minimal", "names", "rescue", "rolling", "routes"]);
+    assert_eq!(names, ["ab", "blue-green", "canary", "minimal", "names", "rescue", "rolling", "routes", "systemd"]);
 }
 
 #[test]

@@ -124,7 +124,8 @@ fn mistakes_of_a_listener_have_their_remedy() {
     for (listener, start, part) in [
         ("bind = \"unix:web.sock\"", "bad-address listeners.web.bind", "not an absolute path"),
         ("bind = [\"unix:/a\", \"unix:/a\"]", "bad-address listeners.web.bind[1]", "another path"),
-        ("bind = \"systemd:web\"", "not-yet listeners.web.bind", "systemd"),
+        ("bind = \"systemd:\"", "bad-address listeners.web.bind", "FileDescriptorName="),
+        ("bind = [\"systemd:web\", \"systemd:web\"]", "bad-address listeners.web.bind[1]", "one listener"),
         ("bind = \"unix:/a\"\nsocket_mode = \"0999\"", "out-of-range listeners.web.socket_mode", "octal"),
         ("bind = \"unix:/a\"\nsocket_mode = \"7777\"", "out-of-range listeners.web.socket_mode", "octal"),
         ("bind = \"127.0.0.1:1\"\nsocket_mode = \"0600\"", "out-of-range listeners.web.socket_mode", "no Unix socket"),

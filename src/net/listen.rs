@@ -5,8 +5,10 @@
 //! Invariant: as long as a `Bound` lives, every one of its sockets listens, whatever the workers do with theirs.
 
 mod acceptor;
+mod activation;
 mod error;
 mod half_open;
+mod handed;
 mod holder;
 mod set;
 mod stop;
@@ -15,10 +17,13 @@ mod unix;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 pub use acceptor::Acceptor;
+pub use activation::{Activated, activated};
 pub use error::BindError;
+pub use handed::{Handed, Inherited};
 pub use set::{Done, ListenerCommand, Listeners, Listening, Prepared, Refused, Sink, Stopped, Stopping};
 pub use stop::{Accepted, accept_rest};
 
@@ -44,6 +49,24 @@ impl ListeningSocket {
             Self::Unix(socket) => socket.try_clone().map(Self::Unix),
         }
     }
+
+    /// A descriptor that came from another process, which says of which kind it is.
+    ///
+    /// # Errors
+    /// When it is not a socket.
+    pub fn from_fd(fd: OwnedFd, is_unix: bool) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        Ok(if is_unix { Self::Unix(fd.into()) } else { Self::Tcp(fd.into()) })
+    }
+}
+
+impl AsFd for ListeningSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+    }
 }
 
 /// An address that is listened on.
@@ -52,18 +75,23 @@ pub struct Bound {
     /// The real one: port 0 has become a number.
     pub address: Bind,
     sockets: Sockets,
+    /// Another process listens there with us, or will: whoever closes it here leaves the sockets themselves alone.
+    shared: bool,
 }
 
 #[derive(Debug)]
 enum Sockets {
-    /// One per worker.
+    /// One per worker, or more if a process before us had more workers.
     Tcp(Vec<TcpListener>),
     /// One for so many workers.
     Unix { socket: UnixListener, file: unix::SocketFile, workers: usize },
+    /// The service manager's, one for so many workers.
+    Given { socket: ListeningSocket, workers: usize },
 }
 
 impl Bound {
-    /// A second handle to each worker's socket, in order.
+    /// A second handle to each worker's socket, in order; where there are more than workers, it begins again with the
+    /// first worker.
     ///
     /// # Errors
     /// When the process is out of file descriptors.
@@ -73,6 +101,7 @@ impl Bound {
             Sockets::Unix { socket, workers, .. } => {
                 (0..*workers).map(|_| socket.try_clone().map(ListeningSocket::Unix)).collect()
             }
+            Sockets::Given { socket, workers } => (0..*workers).map(|_| socket.try_clone()).collect(),
         }
     }
 }
@@ -87,8 +116,10 @@ pub fn bind(address: &Bind, workers: usize) -> Result<Bound, BindError> {
         Bind::Tcp(tcp) => Ok(tcp::bind(*tcp, workers)?.into()),
         Bind::Unix(path) => {
             let (socket, file) = unix::bind(path)?;
-            Ok(Bound { address: address.clone(), sockets: Sockets::Unix { socket, file, workers: workers.max(1) } })
+            let sockets = Sockets::Unix { socket, file, workers: workers.max(1) };
+            Ok(Bound { address: address.clone(), sockets, shared: false })
         }
+        Bind::Systemd(_) => Err(BindError::NotPassed { address: address.clone(), passed: Vec::new() }),
     }
 }
 
@@ -96,7 +127,7 @@ pub fn bind(address: &Bind, workers: usize) -> Result<Bound, BindError> {
 fn bind_beside_own(address: &Bind, workers: usize) -> Result<Bound, BindError> {
     match address {
         Bind::Tcp(tcp) => Ok(tcp::bind_beside_own(*tcp, workers)?.into()),
-        Bind::Unix(_) => bind(address, workers),
+        Bind::Unix(_) | Bind::Systemd(_) => bind(address, workers),
     }
 }
 
@@ -111,7 +142,7 @@ pub fn bind_one(address: SocketAddr) -> Result<TcpListener, BindError> {
 
 impl From<tcp::Sockets> for Bound {
     fn from((address, sockets): tcp::Sockets) -> Self {
-        Self { address: Bind::Tcp(address), sockets: Sockets::Tcp(sockets) }
+        Self { address: Bind::Tcp(address), sockets: Sockets::Tcp(sockets), shared: false }
     }
 }
 
@@ -120,6 +151,7 @@ fn overlap(a: &Bind, b: &Bind) -> bool {
     match (a, b) {
         (Bind::Tcp(a), Bind::Tcp(b)) => tcp::overlap(*a, *b),
         (Bind::Unix(a), Bind::Unix(b)) => a.path == b.path,
+        (Bind::Systemd(a), Bind::Systemd(b)) => a == b,
         _ => false,
     }
 }

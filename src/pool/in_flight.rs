@@ -24,7 +24,7 @@ pub enum Refused {
 }
 
 /// What is in flight, by kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counts {
     pub requests: u32,
     pub streams: u32,
@@ -38,9 +38,17 @@ impl Counts {
     }
 
     pub fn add(&mut self, other: Self) {
-        self.requests += other.requests;
-        self.streams += other.streams;
-        self.upgrades += other.upgrades;
+        *self = self.plus(other);
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            requests: self.requests + other.requests,
+            streams: self.streams + other.streams,
+            upgrades: self.upgrades + other.upgrades,
+        }
     }
 
     /// One of a kind.

@@ -17,7 +17,7 @@ use crate::model::{Address, Instant, SplitName, VersionName};
 const REMEMBER: Duration = Duration::from_secs(3600);
 
 /// Where an endpoint belongs.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct EndpointKey {
     pub split: SplitName,
     pub version: VersionName,
@@ -92,6 +92,28 @@ impl Registry {
             removed.push(key.clone());
         }
         removed
+    }
+
+    /// What is in flight at every endpoint that is known and busy.
+    pub fn busy(&self) -> Vec<(EndpointKey, super::Counts)> {
+        let entries = self.entries();
+        let counts = entries.iter().map(|(key, entry)| (key.clone(), entry.endpoint.counts()));
+        counts.filter(|(_, counts)| counts.total() > 0).collect()
+    }
+
+    /// Every endpoint that takes claims.
+    pub fn open(&self) -> Vec<EndpointKey> {
+        let entries = self.entries();
+        entries.iter().filter(|(_, entry)| !entry.endpoint.is_draining()).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Remembers an endpoint at which only another process of us has something in flight, as one that has left.
+    pub fn remember(&self, key: &EndpointKey, deadlines: Deadlines) {
+        self.entries().entry(key.clone()).or_insert_with(|| {
+            let endpoint = Arc::new(Endpoint::new(key.address.clone()));
+            endpoint.drain(deadlines);
+            Entry { removed: true, ..Entry::new(endpoint) }
+        });
     }
 
     /// Endpoints that have left the configuration and are still remembered.

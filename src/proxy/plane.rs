@@ -40,6 +40,8 @@ enum Command {
         deadline: Instant,
         done: oneshot::Sender<Cut>,
     },
+    /// Answer, as proof that the loop turns.
+    Turn(oneshot::Sender<()>),
     #[cfg(test)]
     Panic,
 }
@@ -67,6 +69,7 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct DataPlane {
     workers: Vec<mpsc::UnboundedSender<Command>>,
+    pressure: Arc<Pressure>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     vital: Vital,
 }
@@ -108,12 +111,32 @@ impl DataPlane {
             is_ready.recv().map_err(io::Error::other)??;
             workers.push(commands);
         }
-        Ok(Self { workers, threads: Mutex::new(threads), vital })
+        Ok(Self { workers, pressure, threads: Mutex::new(threads), vital })
     }
 
     /// Waits until a worker, or a part that it cannot do without, has panicked. Cancel safe.
     pub async fn failed(&self) -> &'static str {
         self.vital.failed().await
+    }
+
+    /// Returns when the loop of every worker has turned; never if one is stuck or dead.
+    pub async fn turn(&self) {
+        let mut turns = Vec::new();
+        for worker in &self.workers {
+            let (turned, has_turned) = oneshot::channel();
+            let _ = worker.send(Command::Turn(turned));
+            turns.push(has_turned);
+        }
+        for has_turned in turns {
+            if has_turned.await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Open client connections.
+    pub fn connections(&self) -> usize {
+        self.pressure.clients.open()
     }
 
     /// Brings a command to the worker of that index. A worker that is gone needs none.
@@ -161,12 +184,14 @@ async fn run(worker: Rc<Worker>, vital: Vital, mut inbox: mpsc::UnboundedReceive
     tokio::task::spawn_local(vital.clone().run("room", worker.clone().gives_way()));
     let flusher = tokio::task::unconstrained(worker.flusher.clone().run());
     tokio::task::spawn_local(vital.clone().run("flusher", flusher));
-    let mut accepting: HashMap<Rc<Bind>, Accepting> = HashMap::new();
+    let mut accepting: HashMap<Rc<Bind>, Vec<Accepting>> = HashMap::new();
     while let Some(command) = inbox.recv().await {
         match command {
             Command::Listener(command) => obey(&worker, &vital, &mut accepting, command),
+            Command::Turn(turned) => drop(turned.send(())),
             Command::Drain { begun, deadline, done } => {
-                let _ = done.send(drain(&worker, begun, deadline).await);
+                let cut = turning(&mut inbox, drain(&worker, begun, deadline)).await;
+                let _ = done.send(cut);
                 return;
             }
             #[cfg(test)]
@@ -175,30 +200,55 @@ async fn run(worker: Rc<Worker>, vital: Vital, mut inbox: mpsc::UnboundedReceive
     }
 }
 
-fn obey(worker: &Rc<Worker>, vital: &Vital, accepting: &mut HashMap<Rc<Bind>, Accepting>, command: ListenerCommand) {
+fn obey(
+    worker: &Rc<Worker>,
+    vital: &Vital,
+    accepting: &mut HashMap<Rc<Bind>, Vec<Accepting>>,
+    command: ListenerCommand,
+) {
     match command {
         ListenerCommand::Add { name, address, socket } => match Acceptor::new(socket) {
             Ok(acceptor) => {
-                let address = Rc::new(address);
+                // One for all sockets of an address: by it their clients are found.
+                let known = accepting.get_key_value(&address).map(|(address, _)| address.clone());
+                let address = known.unwrap_or_else(|| Rc::new(address));
                 let limit = worker.pressure.listener(&name);
                 let name = Rc::new(RefCell::new(name));
                 let (stop, stopped) = oneshot::channel();
                 let door = Door { name: name.clone(), address: address.clone(), limit };
                 let accepts = accept(worker.clone(), acceptor, door, stopped);
                 tokio::task::spawn_local(vital.clone().run("accept", accepts));
-                accepting.insert(address, Accepting { name, stop });
+                accepting.entry(address).or_default().push(Accepting { name, stop });
             }
             Err(error) => tracing::error!(event = "listen-failed", listener = %name, reason = %error),
         },
         ListenerCommand::Rename { address, name } => {
-            if let Some(socket) = accepting.get(&address) {
-                *socket.name.borrow_mut() = name;
+            for socket in accepting.get(&address).into_iter().flatten() {
+                *socket.name.borrow_mut() = name.clone();
             }
         }
         ListenerCommand::Remove { address, done } => {
-            if let Some((address, socket)) = accepting.remove_entry(&address) {
+            if let Some((address, sockets)) = accepting.remove_entry(&address) {
                 worker.close_listener(&address);
-                let _ = socket.stop.send(done);
+                for socket in sockets {
+                    let _ = socket.stop.send(done.clone());
+                }
+            }
+        }
+    }
+}
+
+/// Does one thing to its end, and answers meanwhile.
+async fn turning<T>(inbox: &mut mpsc::UnboundedReceiver<Command>, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            Some(command) = inbox.recv() => {
+                if let Command::Turn(turned) = command {
+                    let _ = turned.send(());
+                }
             }
         }
     }

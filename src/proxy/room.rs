@@ -43,6 +43,10 @@ impl Limit {
         self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, below).ok().map(|_| Place(self.clone()))
     }
 
+    pub(super) fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
     /// Counts one in whatever there is.
     pub(super) fn admit_anyway(self: &Arc<Self>) -> Place {
         self.open.fetch_add(1, Ordering::AcqRel);

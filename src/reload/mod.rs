@@ -20,5 +20,5 @@ mod watcher;
 pub use last_good::last_good_path;
 pub use load::{Explain, LoadedConfig, Loader, Problem, Report};
 pub use outcome::{ReloadOutcome, ReloadResult, ReloadStatus};
-pub use reloader::{Effective, Gone, ReloadHandle, Reloader, not_applied, not_bound, wanted};
+pub use reloader::{Effective, Gone, Paused, ReloadHandle, Reloader, not_applied, not_bound, wanted};
 pub use watcher::watch;

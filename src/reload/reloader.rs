@@ -4,6 +4,7 @@
 //! away is still carried out whole.
 //! Invariant: every step before `Store::apply` can be taken back by dropping what it made.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -17,7 +18,8 @@ use super::load::{LoadedConfig, Loader, Problem};
 use super::outcome::{ReloadOutcome, ReloadResult, ReloadStatus};
 use super::restart::keep_what_needs_a_restart;
 use crate::config::{Bind, Config, Listener};
-use crate::model::{Actor, Instant, ListenerName, Source};
+use crate::lifecycle::Notifier;
+use crate::model::{Actor, Instant, ListenerName, Revision, Source};
 use crate::net::listen::{BindError, Listeners, Prepared, Refused, Stopping};
 use crate::state::{Applied, ApplyError, Change, Order, Store};
 
@@ -32,12 +34,22 @@ const QUEUE: usize = 16;
 #[error("weir is shutting down")]
 pub struct Gone;
 
-struct Command {
-    by: Actor,
-    source: Source,
-    /// By the watcher, which has it already.
-    loaded: Option<LoadedConfig>,
-    answer: oneshot::Sender<ReloadOutcome>,
+enum Command {
+    Reload {
+        by: Actor,
+        source: Source,
+        /// By the watcher, which has it already.
+        loaded: Option<Box<LoadedConfig>>,
+        answer: oneshot::Sender<ReloadOutcome>,
+    },
+    Pause(oneshot::Sender<Paused>),
+}
+
+/// No reload begins as long as this lives.
+#[derive(Debug)]
+#[must_use = "reloads wait only as long as this lives"]
+pub struct Paused {
+    _held: oneshot::Sender<Infallible>,
 }
 
 /// Asks for reloads and tells how they went.
@@ -62,8 +74,21 @@ impl ReloadHandle {
 
     async fn order(&self, by: Actor, source: Source, loaded: Option<LoadedConfig>) -> Result<ReloadOutcome, Gone> {
         let (answer, outcome) = oneshot::channel();
-        self.commands.send(Command { by, source, loaded, answer }).await.map_err(|_| Gone)?;
+        self.commands
+            .send(Command::Reload { by, source, loaded: loaded.map(Box::new), answer })
+            .await
+            .map_err(|_| Gone)?;
         outcome.await.map_err(|_| Gone)
+    }
+
+    /// Waits for the reload that is under way, and keeps those that come waiting.
+    ///
+    /// # Errors
+    /// `Gone` when the process is going down.
+    pub async fn pause(&self) -> Result<Paused, Gone> {
+        let (granted, paused) = oneshot::channel();
+        self.commands.send(Command::Pause(granted)).await.map_err(|_| Gone)?;
+        paused.await.map_err(|_| Gone)
     }
 
     /// How reloads have gone.
@@ -78,6 +103,7 @@ pub struct Reloader {
     store: Arc<Store>,
     listeners: Arc<Listeners>,
     effective: Effective,
+    notifier: Arc<Notifier>,
     commands: mpsc::Receiver<Command>,
     status: watch::Sender<ReloadStatus>,
 }
@@ -94,7 +120,14 @@ impl Reloader {
         let (sender, commands) = mpsc::channel(QUEUE);
         let (status, seen) = watch::channel(ReloadStatus::started(running, digest));
         let handle = ReloadHandle { commands: sender, status: seen };
-        (handle, Self { load, store, listeners, effective, commands, status })
+        (handle, Self { load, store, listeners, effective, notifier: Arc::default(), commands, status })
+    }
+
+    /// Tells the service manager of each reload.
+    #[must_use]
+    pub fn telling(mut self, notifier: Arc<Notifier>) -> Self {
+        self.notifier = notifier;
+        self
     }
 
     /// Carries out orders until the last handle is gone.
@@ -103,12 +136,21 @@ impl Reloader {
         let mut keeper = JoinSet::new();
         keeper.spawn(last_good::keep(configs, self.effective.clone()));
         while let Some(command) = self.commands.recv().await {
-            let outcome = self.carry_out(command.by, command.source, command.loaded).await;
+            let (by, source, loaded, answer) = match command {
+                Command::Reload { by, source, loaded, answer } => (by, source, loaded, answer),
+                Command::Pause(granted) => {
+                    pause(granted).await;
+                    continue;
+                }
+            };
+            self.notifier.reloading();
+            let outcome = self.carry_out(by, source, loaded.map(|loaded| *loaded)).await;
+            self.notifier.ready(&status(&outcome, self.store.snapshot().revision));
             if matches!(outcome.result, ReloadResult::Applied { .. }) {
                 good.send_replace(self.running());
             }
             // Whoever asked may have gone away.
-            let _ = command.answer.send(outcome);
+            let _ = answer.send(outcome);
         }
         drop(good);
         keeper.join_all().await;
@@ -215,6 +257,21 @@ impl Reloader {
     }
 }
 
+async fn pause(granted: oneshot::Sender<Paused>) {
+    let (held, released) = oneshot::channel();
+    if granted.send(Paused { _held: held }).is_ok() {
+        let _ = released.await;
+    }
+}
+
+/// One line for `systemctl status`.
+fn status(outcome: &ReloadOutcome, revision: Revision) -> String {
+    match &outcome.result {
+        ReloadResult::Rejected { .. } => format!("the configuration was rejected; revision {revision} stays in force"),
+        ReloadResult::Applied { .. } | ReloadResult::Unchanged => format!("serving; revision {revision}"),
+    }
+}
+
 /// What a configuration wants to listen on.
 pub fn wanted(config: &Config) -> Vec<(ListenerName, Bind)> {
     let of = |listener: &Listener| -> Vec<_> {
@@ -256,6 +313,7 @@ pub fn not_bound(config: &Config, Refused { name, error }: &Refused) -> Problem 
         | BindError::NoFolder { .. }
         | BindError::NotASocket { .. }
         | BindError::TooLong { .. }
+        | BindError::NotPassed { .. }
         | BindError::Other { .. } => "bad-address",
     };
     let several = config.listeners.iter().any(|l| l.name == *name && l.bind.len() > 1);
@@ -343,11 +401,10 @@ impl ReloadHandle {
         let (seen, loads) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             let _status = sender;
-            while let Some(command) = orders.recv().await {
-                let (by, at) = (command.by, SystemTime::now());
-                let took = std::time::Duration::ZERO;
-                let _ = seen.send(command.loaded.expect("the watcher has loaded it"));
-                let _ = command.answer.send(ReloadOutcome { result: ReloadResult::Unchanged, by, at, took });
+            while let Some(Command::Reload { by, loaded, answer, .. }) = orders.recv().await {
+                let (at, took) = (SystemTime::now(), std::time::Duration::ZERO);
+                let _ = seen.send(*loaded.expect("the watcher has loaded it"));
+                let _ = answer.send(ReloadOutcome { result: ReloadResult::Unchanged, by, at, took });
             }
         });
         (Self { commands, status }, loads)

@@ -111,6 +111,9 @@ pub enum ApplyError {
     /// A reload whose TLS cannot be had.
     #[error("`{key}`: {source}{}", cause(source))]
     BadTls { key: String, source: TlsError },
+    /// A successor is being started, which has the state from here on.
+    #[error("a new process is taking over: changes are refused until it has, or until it has failed")]
+    Frozen,
     /// The disk refused; a rollback or reload would have gone ahead.
     #[error("could not write {path}: {source}; nothing was changed")]
     NotPersisted { path: String, source: std::io::Error },

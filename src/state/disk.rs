@@ -8,8 +8,9 @@
 //! not be read is ever overwritten, it is set aside first.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -30,7 +31,7 @@ const TEMPORARY: &str = "state.json.tmp";
 pub(super) struct Disk {
     dir: PathBuf,
     handle: File,
-    _lock: File,
+    lock: File,
 }
 
 /// Why there is no `Disk`.
@@ -47,8 +48,8 @@ impl From<io::Error> for NoDisk {
 }
 
 impl Disk {
-    /// Makes the directory if need be and locks it.
-    pub fn open(dir: &Path) -> Result<Self, NoDisk> {
+    /// Makes the directory if need be and locks it, or takes the lock of a process before us, if it is of this directory.
+    pub fn open(dir: &Path, handed: Option<&OwnedFd>) -> Result<Self, NoDisk> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let mut lock = OpenOptions::new()
             .read(true)
@@ -57,14 +58,28 @@ impl Disk {
             .truncate(false)
             .mode(0o600)
             .open(dir.join("lock"))?;
+        // A lock belongs to what was opened, not to who opened it: with the handle it is ours as well.
+        if let Some(handed) = handed.and_then(|handed| same_file(handed, &lock)) {
+            return Ok(Self { dir: dir.to_owned(), handle: File::open(dir)?, lock: handed });
+        }
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(NoDisk::Locked { holder: holder(&mut lock) }),
             Err(errno) => return Err(NoDisk::Unusable(errno.into())),
         }
-        // Only for the message of whoever comes second; the lock holds without it.
-        let _ = lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id()));
-        Ok(Self { dir: dir.to_owned(), handle: File::open(dir)?, _lock: lock })
+        let disk = Self { dir: dir.to_owned(), handle: File::open(dir)?, lock };
+        disk.sign();
+        Ok(disk)
+    }
+
+    /// Says who holds the lock. Only for the message of whoever comes second; the lock holds without it.
+    pub fn sign(&self) {
+        let mut lock = &self.lock;
+        let _ = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| write!(lock, "{}", std::process::id()));
+    }
+
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
     }
 
     pub fn path(&self) -> PathBuf {
@@ -110,6 +125,12 @@ fn exchange_or_move(from: &Path, to: &Path) -> io::Result<Turned> {
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(Turned::Unable),
         Err(errno) => Err(errno.into()),
     }
+}
+
+fn same_file(handed: &OwnedFd, lock: &File) -> Option<File> {
+    let handed = File::from(handed.try_clone().ok()?);
+    let (mine, theirs) = (lock.metadata().ok()?, handed.metadata().ok()?);
+    ((mine.dev(), mine.ino()) == (theirs.dev(), theirs.ino())).then_some(handed)
 }
 
 fn holder(lock: &mut File) -> Option<u32> {

@@ -12,6 +12,7 @@ mod change;
 mod damage_tests;
 mod disk;
 mod format;
+mod hand_over;
 #[cfg(test)]
 mod health_tests;
 mod history;
@@ -38,6 +39,7 @@ mod store_tests;
 mod testing;
 
 pub use change::{Applied, ApplyError, Change, ChangeEvent, HistoryEntry, Order};
+pub use hand_over::{Frozen, Handed};
 pub use names::Resolved;
 pub use snapshot::{Coin, Override, RuleState, Snapshot, SplitState, VersionState};
 pub use store::{OpenError, OpenOptions, Store};

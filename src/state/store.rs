@@ -14,7 +14,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, broadcast};
 
 use super::book::Book;
-use super::disk::{self, Disk, NoDisk};
+use super::disk::{self, Disk, Found, NoDisk};
+use super::hand_over::Handed;
 use super::history::{Log, Memory};
 use super::names::Names;
 use super::plan::{Before, Plan, plan, reload};
@@ -29,10 +30,12 @@ use crate::tls::Shared;
 const EVENTS: usize = 256;
 
 /// How to open the state.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct OpenOptions {
     /// Start although `state.json` is of a newer format: it is set aside, not overwritten.
     pub ignore_state: bool,
+    /// By the process before us, which may yet go on: then nothing is written before `settle`.
+    pub handed: Option<Handed>,
 }
 
 /// Why the process must not start.
@@ -66,19 +69,21 @@ pub struct Store {
 }
 
 #[derive(Debug)]
-struct Writer {
-    book: Book,
+pub(super) struct Writer {
+    pub(super) book: Book,
     names: Names,
     /// `None`: memory mode.
-    files: Option<Files>,
+    pub(super) files: Option<Files>,
     /// The disk is behind, or may be.
-    dirty: bool,
+    pub(super) dirty: bool,
+    /// No change, and no write, until it is over; see `hand_over`.
+    pub(super) frozen: bool,
 }
 
 #[derive(Debug)]
-struct Files {
-    disk: Disk,
-    log: Log,
+pub(super) struct Files {
+    pub(super) disk: Disk,
+    pub(super) log: Log,
 }
 
 impl Store {
@@ -89,8 +94,12 @@ impl Store {
     /// TLS cannot be had.
     pub fn open(config: Arc<Config>, registry: Arc<Registry>, options: &OpenOptions) -> Result<Self, OpenError> {
         let dir = &config.admin.state_dir;
-        let disk = open_disk(dir)?;
-        let found = disk::read(dir, options.ignore_state)?;
+        let handed = options.handed.as_ref().filter(|handed| handed.dir == *dir);
+        let disk = open_disk(dir, handed)?;
+        let found = match handed.map(Handed::book).transpose()?.flatten() {
+            Some(book) => Found { book: Some(book), stale: true },
+            None => disk::read(dir, options.ignore_state)?,
+        };
         let mut memory = Memory::default();
         let mut book = found.book.unwrap_or_default();
         let files = match disk {
@@ -124,13 +133,17 @@ impl Store {
             tls,
             events: broadcast::Sender::new(EVENTS),
             memory: Mutex::new(memory),
-            writer: Mutex::new(Writer { book: plan.book, names: plan.names, files, dirty: is_new }),
+            writer: Mutex::new(Writer { book: plan.book, names: plan.names, files, dirty: is_new, frozen: false }),
             state_errors: AtomicU64::new(0),
         };
         store.publish(&plan.events);
-        if is_new {
-            store.write_behind(&mut store.writer(), &plan.events);
+        let mut writer = store.writer();
+        if options.handed.is_some() {
+            writer.files.iter_mut().for_each(|files| files.log.defer(&plan.events));
+        } else if is_new {
+            store.write_behind(&mut writer, &plan.events);
         }
+        drop(writer);
         Ok(store)
     }
 
@@ -160,6 +173,9 @@ impl Store {
     /// Nothing has changed; see `ApplyError`.
     pub fn apply(&self, order: Order) -> Result<Applied, ApplyError> {
         let mut writer = self.writer();
+        if writer.frozen && !order.dry_run {
+            return Err(ApplyError::Frozen);
+        }
         let now = self.snapshot();
         let at = rfc3339_ms(SystemTime::now());
         let past = |split: &SplitName, revision| self.memory().weights_at(split, revision);
@@ -203,6 +219,9 @@ impl Store {
     /// Writes again what a failed write left behind; call it every second or so. True if all is on disk.
     pub fn retry_persist(&self) -> bool {
         let mut writer = self.writer();
+        if writer.frozen {
+            return !writer.dirty;
+        }
         if writer.dirty {
             return self.write_behind(&mut writer, &[]);
         }
@@ -218,7 +237,7 @@ impl Store {
     }
 
     /// A panic under this lock leaves `book` whole, since it is only ever replaced: so poison means nothing.
-    fn writer(&self) -> MutexGuard<'_, Writer> {
+    pub(super) fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -291,7 +310,7 @@ impl Store {
     }
 
     /// Writes what is already in force. True if it is on disk.
-    fn write_behind(&self, writer: &mut Writer, events: &[HistoryEntry]) -> bool {
+    pub(super) fn write_behind(&self, writer: &mut Writer, events: &[HistoryEntry]) -> bool {
         let written = self.write(writer, &writer.book).is_ok();
         writer.dirty = !written;
         let Some(files) = &mut writer.files else { return false };
@@ -338,8 +357,8 @@ impl Store {
     }
 }
 
-fn open_disk(dir: &std::path::Path) -> Result<Option<Disk>, OpenError> {
-    match Disk::open(dir) {
+fn open_disk(dir: &std::path::Path, handed: Option<&Handed>) -> Result<Option<Disk>, OpenError> {
+    match Disk::open(dir, handed.and_then(|handed| handed.lock.as_ref())) {
         Ok(disk) => Ok(Some(disk)),
         Err(NoDisk::Locked { holder }) => Err(OpenError::Locked { path: dir.to_owned(), holder }),
         Err(NoDisk::Unusable(error)) => {

@@ -381,7 +381,7 @@ fn a_newer_format_is_never_overwritten() {
     let error = Store::open(config.clone(), Arc::default(), &OpenOptions::default()).unwrap_err().to_string();
     assert!(error.contains("(format 9, this one knows 1)"), "{error}");
     assert_eq!(std::fs::read(dir.path().join("state.json")).unwrap(), newer);
-    let store = Store::open(config, Arc::default(), &OpenOptions { ignore_state: true }).unwrap();
+    let store = Store::open(config, Arc::default(), &OpenOptions { ignore_state: true, handed: None }).unwrap();
     assert_eq!((in_force(&store).as_str(), store.snapshot().revision), ("v1 90, v2 10", Revision(3)));
     let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).collect();
     let aside = names.iter().find(|p| p.to_string_lossy().contains("state.json.newer-")).unwrap();

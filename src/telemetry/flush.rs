@@ -147,6 +147,7 @@ mod tests {
             names: vec![NameGauge { name: "shop.test:80".into(), stale: Duration::from_secs(7) }],
             lookups: vec![("answered", 5), ("empty", 0)],
             persisted: true,
+            upgrades: (2, 1),
             reloads: Reloads {
                 applied: 4,
                 rejected: 1,
@@ -311,6 +312,8 @@ mod tests {
             ("weir_rollbacks_total{source='cli',split='shop'}", 2.0),
             ("weir_config_reloads_total{result='applied'}", 4.0),
             ("weir_config_reloads_total{result='rejected'}", 1.0),
+            ("weir_upgrades_total{result='done'}", 2.0),
+            ("weir_upgrades_total{result='failed'}", 1.0),
             ("weir_config_last_reload_successful{}", 0.0),
             ("weir_config_last_reload_success_timestamp_seconds{}", 1.5),
             ("weir_state_persisted{}", 1.0),

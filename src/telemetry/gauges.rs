@@ -17,6 +17,8 @@ pub struct Gauges {
     /// Overrides and history are on disk.
     pub persisted: bool,
     pub reloads: Reloads,
+    /// Binary upgrades done and failed, over all processes so far.
+    pub upgrades: (u64, u64),
     /// `AccessWriter::dropped`.
     pub access_lines_dropped: u64,
     /// `panics::count`.

@@ -40,6 +40,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("weir_config_reloads_total", "Reloads of the configuration by result."),
     ("weir_dns_lookups_total", "Names looked up, by result."),
     ("weir_health_checks_total", "Active checks of endpoints by result."),
+    ("weir_upgrades_total", "Binary upgrades by result, those of the processes before this one included."),
     ("weir_access_lines_dropped_total", "Access lines not written because the output was too slow or failed."),
 ];
 const GAUGES: &[(&str, &str)] = &[
@@ -303,6 +304,9 @@ impl Series {
         // None at all where there is no name to look up.
         for (result, n) in gauges.lookups.iter().filter(|(_, n)| *n > 0) {
             counter(&self.recorder, "weir_dns_lookups_total", &[("result", result)]).absolute(*n);
+        }
+        for (result, n) in [("done", gauges.upgrades.0), ("failed", gauges.upgrades.1)] {
+            counter(&self.recorder, "weir_upgrades_total", &[("result", result)]).absolute(n);
         }
         counter(&self.recorder, "weir_access_lines_dropped_total", &[]).absolute(gauges.access_lines_dropped);
         counter(&self.recorder, "weir_panics_total", &[]).absolute(gauges.panics);

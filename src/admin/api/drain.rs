@@ -1,6 +1,7 @@
 //! The call that waits for a drain to end: what a deployment script asks before it stops a server.
 //!
-//! Invariant: 200 means that nothing is in flight at the endpoints asked for and that nothing can come any more.
+//! Invariant: 200 means that nothing is in flight at the endpoints asked for and that nothing can come any more, neither
+//! here nor in a process that has handed over to this one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +18,9 @@ use crate::admin::dto::{CountsDto, DrainDto, DrainEndpointDto};
 use crate::admin::error::{NOT_DRAINING, Problem, ProblemDto, TOO_MANY_WAITS, UNKNOWN_ENDPOINT, UNKNOWN_VERSION};
 use crate::admin::request::{Path, Query, duration};
 use crate::model::{Address, Instant};
-use crate::pool::{Drained, Endpoint, EndpointKey, wait_drained};
+use crate::pool::{Counts, Drained, Endpoint, EndpointKey, wait_drained};
 use crate::state::Snapshot;
+use crate::upgrade::Elsewhere;
 
 /// See `drain_state`.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -55,19 +57,20 @@ pub(in crate::admin) async fn drain_state(
     wait_for(&api, &targets, wait).await?;
     // Again: an endpoint that was empty first may have been taken back while another was waited for.
     targets.check_draining()?;
-    let dto = targets.describe(split, version);
+    let dto = targets.describe(&api.ctx.elsewhere, split, version);
     let status = if dto.drained { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(dto)).into_response())
 }
 
 async fn wait_for(api: &Api, targets: &Targets, wait: Duration) -> Result<(), Problem> {
-    if wait.is_zero() || targets.in_flight().total == 0 {
+    if wait.is_zero() || targets.are_empty(&api.ctx.elsewhere) {
         return Ok(());
     }
     let _slot = api.waits.try_acquire().map_err(|_| Problem::new(TOO_MANY_WAITS, "all places to wait are taken"))?;
     // One after the other: no claim succeeds on a draining endpoint, so an empty one stays empty.
     let all = async {
         for target in &targets.0 {
+            api.ctx.elsewhere.wait_empty(&target.key).await;
             if wait_drained(&target.endpoint).await == Drained::CalledOff {
                 return Err(Problem::new(NOT_DRAINING, format!("the drain of {} was called off", target.address())));
             }
@@ -78,6 +81,7 @@ async fn wait_for(api: &Api, targets: &Targets, wait: Duration) -> Result<(), Pr
 }
 
 struct Target {
+    key: EndpointKey,
     endpoint: Arc<Endpoint>,
     removed: bool,
 }
@@ -85,6 +89,11 @@ struct Target {
 impl Target {
     fn address(&self) -> &Address {
         self.endpoint.address()
+    }
+
+    /// Here and in the process before us.
+    fn counts(&self, elsewhere: &Elsewhere) -> Counts {
+        self.endpoint.counts().plus(elsewhere.counts(&self.key))
     }
 }
 
@@ -107,14 +116,21 @@ impl Targets {
         let present = snapshot.split(split);
         let known = present.and_then(|s| s.version(version));
         let gone = leaving.iter().filter(|(key, _)| key.split.as_str() == split && key.version.as_str() == version);
-        let gone: Vec<Target> = gone.map(|(_, e)| Target { endpoint: e.clone(), removed: true }).collect();
+        let gone = gone.map(|(key, e)| Target { key: key.clone(), endpoint: e.clone(), removed: true });
+        let gone: Vec<Target> = gone.collect();
         match (present, known) {
-            (_, Some(version)) => {
+            (Some(split), Some(version)) => {
+                let key = |e: &Endpoint| EndpointKey {
+                    split: split.name.clone(),
+                    version: version.name.clone(),
+                    address: e.address().clone(),
+                };
                 let active = version.pool.endpoints().iter();
-                Ok(Self(active.map(|e| Target { endpoint: e.clone(), removed: false }).chain(gone).collect()))
+                let active = active.map(|e| Target { key: key(e), endpoint: e.clone(), removed: false });
+                Ok(Self(active.chain(gone).collect()))
             }
             (_, None) if !gone.is_empty() => Ok(Self(gone)),
-            (None, None) => Err(unknown_split(split, snapshot)),
+            (None, _) => Err(unknown_split(split, snapshot)),
             (Some(split), None) => {
                 let known: Vec<&str> = split.versions.iter().map(|v| v.name.as_str()).collect();
                 let detail =
@@ -147,32 +163,30 @@ impl Targets {
         Err(problem.allowed(draining.iter().map(|t| t.address())))
     }
 
-    fn in_flight(&self) -> CountsDto {
-        self.0.iter().map(|t| CountsDto::from(t.endpoint.counts())).fold(CountsDto::default(), |a, b| CountsDto {
-            total: a.total + b.total,
-            requests: a.requests + b.requests,
-            streams: a.streams + b.streams,
-            upgrades: a.upgrades + b.upgrades,
-        })
+    fn are_empty(&self, elsewhere: &Elsewhere) -> bool {
+        self.0.iter().all(|t| t.endpoint.counts().total() == 0 && elsewhere.is_empty(&t.key))
     }
 
-    fn describe(&self, split: String, version: String) -> DrainDto {
+    fn in_flight(&self, elsewhere: &Elsewhere) -> CountsDto {
+        self.0.iter().fold(Counts::default(), |sum, t| sum.plus(t.counts(elsewhere))).into()
+    }
+
+    fn describe(&self, elsewhere: &Elsewhere, split: String, version: String) -> DrainDto {
         let now = Instant::now();
         let one = |t: &Target| {
-            let counts = t.endpoint.counts();
-            let next_cut = t.endpoint.deadlines().and_then(|deadlines| deadlines.next(counts));
+            let next_cut = t.endpoint.deadlines().and_then(|deadlines| deadlines.next(t.endpoint.counts()));
             DrainEndpointDto {
                 address: t.address().to_string(),
                 removed: t.removed,
-                in_flight: counts.into(),
+                in_flight: t.counts(elsewhere).into(),
                 cut_in_seconds: next_cut.map(|at| at.saturating_duration_since(now).as_secs()),
             }
         };
-        let in_flight = self.in_flight();
+        let in_flight = self.in_flight(elsewhere);
         DrainDto {
             split,
             version,
-            drained: in_flight.total == 0,
+            drained: self.are_empty(elsewhere),
             in_flight,
             endpoints: self.0.iter().map(one).collect(),
         }

@@ -8,6 +8,7 @@ pub(super) mod config;
 pub(super) mod drain;
 pub(super) mod probes;
 pub(super) mod read;
+pub(super) mod upgrade;
 
 use std::sync::Arc;
 

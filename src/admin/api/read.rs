@@ -1,7 +1,7 @@
 //! Calls that only look: status, splits, figures, history.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Json;
 use axum::extract::State;
@@ -13,13 +13,15 @@ use super::change::with_etag;
 use super::{Api, blocking, unknown_split};
 use crate::admin::context::LastReload;
 use crate::admin::dto::{
-    ConfigStatusDto, HistoryDto, HistoryEntryDto, ListenerDto, SplitDto, SplitStatsDto, SplitsDto, StatusDto,
+    BusyDto, ConfigStatusDto, HistoryDto, HistoryEntryDto, ListenerDto, PredecessorDto, SplitDto, SplitStatsDto,
+    SplitsDto, StatusDto,
 };
 use crate::admin::error::{BAD_REQUEST, Problem, ProblemDto};
 use crate::admin::request::{Path, Query, duration};
 use crate::admin::view::View;
-use crate::model::SplitName;
+use crate::model::{SplitName, rfc3339_ms};
 use crate::state::HistoryEntry;
+use crate::upgrade::{Part, Report};
 
 /// Everything at once.
 #[utoipa::path(get, path = "/status", tag = "views", responses((status = 200, body = StatusDto)))]
@@ -39,11 +41,25 @@ pub(in crate::admin) async fn status(State(api): State<Arc<Api>>) -> Json<Status
         ready: not_ready.is_empty(),
         not_ready,
         shutting_down: (ctx.is_shutting_down)(),
+        pid: std::process::id(),
+        predecessor: ctx.elsewhere.now().map(predecessor),
         persisted: snapshot.persisted,
         config: ConfigStatusDto { result: if accepted { "ok" } else { "rejected" }, at, message },
         listeners: snapshot.config.listeners.iter().map(listener).collect(),
         splits: snapshot.splits.iter().map(|s| view.split(s)).collect(),
     })
+}
+
+fn predecessor((pid, since, report): (u32, SystemTime, Report)) -> PredecessorDto {
+    let in_flight = report.total().into();
+    let busy = |Part { key, counts }: Part| BusyDto {
+        split: key.split.into(),
+        version: key.version.into(),
+        address: key.address.to_string(),
+        in_flight: counts.into(),
+    };
+    let endpoints = report.in_flight.into_iter().map(busy).collect();
+    PredecessorDto { pid, since: rfc3339_ms(since), connections: report.connections, in_flight, endpoints }
 }
 
 /// All splits, in file order.

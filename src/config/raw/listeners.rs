@@ -9,7 +9,7 @@ use super::{Dur, OneOrMany, Size};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawListener {
-    /// `ip:port` or `unix:/path`, or a list of them.
+    /// `ip:port`, `unix:/path` or `systemd:NAME`, or a list of them.
     #[schemars(required)]
     pub bind: Option<OneOrMany<String>>,
     /// Permission bits of a Unix socket, octal; default: 0660.

@@ -40,15 +40,29 @@ pub fn same(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.ip().to_canonical() == b.ip().to_canonical()
 }
 
-/// `ip:port` or `unix:/path` to listen on; `mode` is that of a Unix socket.
+/// `ip:port`, `unix:/path` or `systemd:NAME` to listen on; `mode` is that of a Unix socket.
 ///
 /// # Errors
 /// With the remedy.
 pub fn bind(text: &str, mode: u32) -> Result<Bind, BadAddress> {
-    match text.strip_prefix("unix:") {
-        Some(path) => unix(path).map(|path| Bind::Unix(UnixBind { path, mode })),
+    if let Some(path) = text.strip_prefix("unix:") {
+        return unix(path).map(|path| Bind::Unix(UnixBind { path, mode }));
+    }
+    match text.strip_prefix("systemd:") {
+        Some(name) => systemd(name).map(|()| Bind::Systemd(name.to_owned())),
         None => tcp(text).map(Bind::Tcp),
     }
+}
+
+/// What systemd takes as `FileDescriptorName=`.
+fn systemd(name: &str) -> Result<(), BadAddress> {
+    let plain = |b: u8| b.is_ascii_graphic() && b != b':';
+    if !name.is_empty() && name.len() <= 255 && name.bytes().all(plain) {
+        return Ok(());
+    }
+    let message = format!("\"systemd:{name}\" does not name a socket");
+    let help = "write the FileDescriptorName= of the socket unit, for example \"systemd:web\"";
+    Err(BadAddress::new(message, "not a name", help))
 }
 
 /// Bytes of the path of a Unix socket: `sun_path` has 108, the last of them a zero.
@@ -236,6 +250,7 @@ mod tests {
         }
         let socket = Bind::Unix(UnixBind { path: "/run/weir/web.sock".into(), mode: 0o600 });
         assert_eq!(bind("unix:/run/weir/web.sock", 0o600).unwrap(), socket);
+        assert_eq!(bind("systemd:web-1", 0o660).unwrap(), Bind::Systemd("web-1".into()));
         let target = Target::Address("10.0.0.1:9000".parse().unwrap());
         for (text, https) in
             [("http://10.0.0.1:9000/", false), ("https://10.0.0.1:9000/", true), ("10.0.0.1:9000", false)]
@@ -290,7 +305,9 @@ mod tests {
             ("unix:run/x", Code::BadAddress, "write for example"),
             ("unix:/run/", Code::BadAddress, "write for example"),
             (&long, Code::BadAddress, "the system allows 107"),
-            ("systemd:web", Code::NotYet, "write ip:port"),
+            ("systemd:", Code::BadAddress, "write the FileDescriptorName="),
+            ("systemd:a b", Code::BadAddress, "write the FileDescriptorName="),
+            ("systemd:a:b", Code::BadAddress, "write the FileDescriptorName="),
             ("", Code::BadAddress, "write ip:port"),
         ] {
             let error = bind(text, 0o660).unwrap_err();

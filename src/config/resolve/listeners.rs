@@ -137,6 +137,7 @@ fn collision(bind: &Bind, path: &Path, first: &Path, cx: &mut Context<'_>) {
     problem.help = Some(match bind {
         Bind::Tcp(_) => "give one of them another port".into(),
         Bind::Unix(_) => "give one of them another path".into(),
+        Bind::Systemd(_) => "a socket belongs to one listener: name another one, or take one of them out".into(),
     });
 }
 
@@ -145,6 +146,7 @@ fn collide(a: &Bind, b: &Bind) -> bool {
     let (a, b) = match (a, b) {
         (Bind::Tcp(a), Bind::Tcp(b)) => (*a, *b),
         (Bind::Unix(a), Bind::Unix(b)) => return a.path == b.path,
+        (Bind::Systemd(a), Bind::Systemd(b)) => return a == b,
         _ => return false,
     };
     let wildcard = a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified());

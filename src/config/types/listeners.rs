@@ -27,14 +27,17 @@ pub struct Listener {
 }
 
 /// Where a listener listens.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Bind {
     Tcp(SocketAddr),
     Unix(UnixBind),
+    /// The sockets of that name that the service manager passed: `systemd:NAME`.
+    Systemd(String),
 }
 
 /// A Unix socket: `unix:/path`, absolute.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct UnixBind {
     pub path: PathBuf,
     /// Permission bits of the socket file (`socket_mode`, default 0o660).
@@ -42,11 +45,11 @@ pub struct UnixBind {
 }
 
 impl Bind {
-    /// The address, unless it is a Unix socket.
+    /// The address, if it is one of TCP.
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(address) => Some(*address),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Systemd(_) => None,
         }
     }
 }
@@ -56,6 +59,7 @@ impl std::fmt::Display for Bind {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(unix) => write!(f, "unix:{}", unix.path.display()),
+            Self::Systemd(name) => write!(f, "systemd:{name}"),
         }
     }
 }

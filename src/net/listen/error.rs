@@ -28,12 +28,23 @@ pub enum BindError {
     NotASocket { address: Bind },
     #[error("cannot listen on {address}: the path is too long for a Unix socket")]
     TooLong { address: Bind },
+    #[error("the service manager passed no socket named `{address}`{}", names(passed))]
+    NotPassed {
+        address: Bind,
+        /// The names of those it passed.
+        passed: Vec<String>,
+    },
     #[error("cannot listen on {address}")]
     Other {
         address: Bind,
         #[source]
         source: io::Error,
     },
+}
+
+/// Behind what was asked for: what there is.
+fn names(passed: &[String]) -> String {
+    if passed.is_empty() { "; it passed none".to_owned() } else { format!("; it passed {}", passed.join(", ")) }
 }
 
 impl BindError {
@@ -76,6 +87,10 @@ impl BindError {
                 "make the folder (systemd: RuntimeDirectory= makes one under /run), or choose another"
             }
             Self::NotASocket { .. } => "remove that file if nobody needs it, or choose another path",
+            Self::NotPassed { .. } => {
+                "a socket unit names its sockets with FileDescriptorName=; without that the name is the unit's own, \
+                 `weir.socket`"
+            }
             Self::TooLong { .. } => "choose a path of less than 90 bytes",
             Self::Other { source, .. } => return source.to_string(),
         };

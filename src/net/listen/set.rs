@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::{BindError, Bound, ListeningSocket, bind, bind_beside_own, overlap, unix};
+use super::{BindError, Bound, Inherited, ListeningSocket, bind, bind_beside_own, overlap, unix};
 use crate::config::{Bind, UnixBind};
 use crate::model::ListenerName;
 
@@ -22,12 +22,12 @@ const WORKER: Duration = Duration::from_secs(2);
 /// What one worker is to do.
 #[derive(Debug)]
 pub enum ListenerCommand {
-    /// Accept from this socket too (connections may wait in it already).
+    /// Accept from this socket too (connections may wait in it already), also if there is one of that address.
     Add { name: ListenerName, address: Bind, socket: ListeningSocket },
     /// The address belongs to a listener of another name from now on; its socket stays.
     Rename { address: Bind, name: ListenerName },
     /// No new connection comes any more. Take all that waits (`accept_rest`, on the std listener: tokio's readiness
-    /// does not tell an empty queue), drop the socket, and then `done`.
+    /// does not tell an empty queue), drop the sockets of that address, and then `done`.
     Remove { address: Bind, done: Done },
 }
 
@@ -60,7 +60,7 @@ pub struct Refused {
 /// A new set, its new addresses bound already; dropping it gives them back.
 #[derive(Debug)]
 pub struct Prepared {
-    added: Vec<(Open, Vec<ListeningSocket>)>,
+    added: Vec<Fresh>,
     wanted: Vec<(ListenerName, Bind)>,
 }
 
@@ -73,6 +73,13 @@ pub struct Stopping {
     _entry: Leaving,
 }
 
+impl Prepared {
+    /// The real addresses of what is new in it.
+    pub fn addresses(&self) -> Vec<Bind> {
+        self.added.iter().map(|(open, _)| open.bound.address.clone()).collect()
+    }
+}
+
 /// How an address was closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stopped {
@@ -82,6 +89,9 @@ pub struct Stopped {
     /// False if a worker did not empty its queue in time.
     pub emptied: bool,
 }
+
+/// An address and what its workers get.
+type Fresh = (Open, Vec<ListeningSocket>);
 
 #[derive(Debug)]
 struct Open {
@@ -102,12 +112,21 @@ pub struct Listeners {
     send: Sink,
     state: Mutex<State>,
     leaving: Arc<watch::Sender<Vec<Bind>>>,
+    inherited: Mutex<Inherited>,
 }
 
 impl Listeners {
     /// None yet. `workers` is the number of indexes `send` knows.
     pub fn new(workers: usize, send: Sink) -> Self {
-        Self { workers, send, state: Mutex::default(), leaving: Arc::new(watch::Sender::new(Vec::new())) }
+        let leaving = Arc::new(watch::Sender::new(Vec::new()));
+        Self { workers, send, state: Mutex::default(), leaving, inherited: Mutex::default() }
+    }
+
+    /// With sockets that need not be bound.
+    #[must_use]
+    pub fn inheriting(mut self, inherited: Inherited) -> Self {
+        self.inherited = Mutex::new(inherited);
+        self
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -121,8 +140,8 @@ impl Listeners {
 
     /// Waits (a second or two at most) until no address that `wanted` needs anew is still being stopped.
     pub async fn ready_for(&self, wanted: &[(ListenerName, Bind)]) {
-        let new = self.missing(wanted);
-        let free = |leaving: &Vec<Bind>| !leaving.iter().any(|l| new.iter().any(|(_, a)| overlap(l, a)));
+        let new: Vec<Bind> = self.missing(wanted).iter().flat_map(|(_, address)| self.real(address)).collect();
+        let free = |leaving: &Vec<Bind>| !leaving.iter().any(|l| new.iter().any(|a| overlap(l, a)));
         // An error means that the sender is gone, and we hold it.
         let _ = self.leaving.subscribe().wait_for(free).await;
     }
@@ -135,7 +154,7 @@ impl Listeners {
         let (mut added, mut refused) = (Vec::new(), Vec::new());
         for (name, configured) in self.missing(wanted) {
             match self.open(&name, &configured) {
-                Ok(open) => added.push(open),
+                Ok(open) => added.extend(open),
                 Err(error) => refused.push(Refused { name, error }),
             }
         }
@@ -147,13 +166,24 @@ impl Listeners {
         wanted.iter().filter(|w| !state.open.iter().any(|open| open.serves(w))).cloned().collect()
     }
 
-    fn open(&self, name: &ListenerName, configured: &Bind) -> Result<(Open, Vec<ListeningSocket>), BindError> {
-        let beside_own = self.listening().iter().any(|l| overlap(&l.address, configured));
-        let bind = if beside_own { bind_beside_own } else { bind };
-        let bound = bind(configured, self.workers)?;
+    /// One, or as many as the service manager passed by that name.
+    fn open(&self, name: &ListenerName, configured: &Bind) -> Result<Vec<Fresh>, BindError> {
+        let bounds = match configured {
+            Bind::Systemd(_) => self.given(configured)?,
+            _ => vec![self.take_over(name, configured)?.map_or_else(|| self.bind(configured), Ok)?],
+        };
         let failed = |source| BindError::Other { address: configured.clone(), source };
-        let handles = bound.handles().map_err(failed)?;
-        Ok((Open { name: name.clone(), configured: configured.clone(), bound }, handles))
+        let fresh = |bound: Bound| {
+            let handles = bound.handles().map_err(failed)?;
+            Ok((Open { name: name.clone(), configured: configured.clone(), bound }, handles))
+        };
+        bounds.into_iter().map(fresh).collect()
+    }
+
+    fn bind(&self, configured: &Bind) -> Result<Bound, BindError> {
+        let ours = self.listening().iter().any(|l| overlap(&l.address, configured));
+        let bind = if ours || self.has_inherited(configured) { bind_beside_own } else { bind };
+        bind(configured, self.workers)
     }
 
     /// Hands the new addresses to the workers and begins to stop those that are not wanted any more: when this
@@ -165,9 +195,10 @@ impl Listeners {
         }
         let (mut old, mut new) = (std::mem::take(&mut state.open), prepared.added);
         for wanted in &prepared.wanted {
-            if let Some(i) = old.iter().position(|open| open.serves(wanted)) {
+            while let Some(i) = old.iter().position(|open| open.serves(wanted)) {
                 state.open.push(self.keep(old.swap_remove(i), wanted));
-            } else if let Some(i) = new.iter().position(|(open, _)| open.serves(wanted)) {
+            }
+            while let Some(i) = new.iter().position(|(open, _)| open.serves(wanted)) {
                 let (open, handles) = new.swap_remove(i);
                 state.open.push(self.add(open, handles));
             }
@@ -203,10 +234,12 @@ impl Listeners {
         open
     }
 
-    fn add(&self, open: Open, handles: Vec<ListeningSocket>) -> Open {
-        for (worker, socket) in handles.into_iter().enumerate() {
+    fn add(&self, mut open: Open, handles: Vec<ListeningSocket>) -> Open {
+        open.bound.own();
+        open.set_mode();
+        for (i, socket) in handles.into_iter().enumerate() {
             let (name, address) = (open.name.clone(), open.bound.address.clone());
-            (self.send)(worker, ListenerCommand::Add { name, address, socket });
+            (self.send)(i % self.workers, ListenerCommand::Add { name, address, socket });
         }
         open
     }
@@ -223,12 +256,8 @@ impl Listeners {
 }
 
 impl Open {
-    /// Two listeners may both ask for any free port: then the name tells them apart.
     fn serves(&self, (name, address): &(ListenerName, Bind)) -> bool {
-        match (&self.configured, address) {
-            (Bind::Tcp(mine), Bind::Tcp(theirs)) => mine == theirs && (mine.port() != 0 || self.name == *name),
-            (mine, theirs) => overlap(mine, theirs),
-        }
+        hand_over::is_same((&self.name, &self.configured), (name, address))
     }
 
     fn listening(&self) -> Listening {
@@ -295,6 +324,9 @@ impl fmt::Debug for Stopping {
         f.debug_struct("Stopping").field("bound", &self.bound).finish_non_exhaustive()
     }
 }
+
+#[path = "set_hand_over.rs"]
+mod hand_over;
 
 #[cfg(test)]
 #[path = "set_tests.rs"]

@@ -36,9 +36,12 @@ const NO_SYN: [SockFilter; 5] = [
 ];
 
 impl Bound {
-    /// From now on no new connection begins here; those that have begun still complete and can be accepted.
+    /// From now on no new connection begins here; those that have begun still complete and can be accepted. At a socket
+    /// that is shared they go on beginning: for the others.
     pub(super) fn refuse_new(&self) -> io::Result<()> {
         match &self.sockets {
+            _ if self.shared => Ok(()),
+            Sockets::Given { .. } => Ok(()),
             Sockets::Tcp(sockets) => sockets.iter().try_for_each(|s| SockRef::from(s).attach_filter(&NO_SYN)),
             Sockets::Unix { socket, file, .. } => {
                 file.remove();
@@ -50,6 +53,9 @@ impl Bound {
     /// Waits until every handshake that had begun is complete, for a bounded time. Returns how many were left.
     pub(super) async fn handshakes_done(&self) -> usize {
         let Bind::Tcp(address) = self.address else { return 0 };
+        if self.shared {
+            return 0;
+        }
         let (begun, mut quiet, mut left) = (Instant::now(), 0, 0);
         // Twice: a connection is for a moment neither half-open nor in the queue.
         while quiet < 2 && begun.elapsed() < HANDSHAKE {

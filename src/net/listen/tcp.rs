@@ -42,6 +42,12 @@ fn complete(first: Socket, asked: SocketAddr, workers: usize) -> Result<Sockets,
     all().map_err(|e| BindError::tcp(asked, e))
 }
 
+/// More sockets beside those of ours that listen on that real address already.
+pub(super) fn siblings(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, BindError> {
+    let all = (0..count).map(|_| sibling(address).map(TcpListener::from)).collect::<io::Result<_>>();
+    all.map_err(|e| BindError::tcp(address, e))
+}
+
 fn first(address: SocketAddr) -> io::Result<Socket> {
     let socket = socket(address)?;
     socket.bind(&address.into())?;

@@ -20,19 +20,35 @@ use super::{BACKLOG, BindError, holder};
 use crate::config::{Bind, UnixBind};
 
 /// A file by what it is, not by its name: device and inode.
-type Identity = (u64, u64);
+pub(super) type Identity = (u64, u64);
 
 /// The file of a listening socket. Dropped, it takes the file away if it is still its own.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
     identity: Identity,
+    /// It is somebody else's too, or not ours yet, and stays.
+    shared: bool,
 }
 
 impl SocketFile {
+    /// The file of a socket that came from another process, which keeps it until `own`.
+    pub(super) fn inherited(path: &Path, identity: Identity) -> Self {
+        Self { path: path.to_owned(), identity, shared: true }
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Whether to take the file away at the end is from now on for somebody else to say, or for us again.
+    pub(super) fn set_shared(&mut self, shared: bool) {
+        self.shared = shared;
+    }
+
     /// Takes the path away unless somebody else has it by now: no new client finds us from here on.
     pub(super) fn remove(&self) {
-        if identity(&self.path).is_ok_and(|there| there == self.identity) {
+        if !self.shared && identity(&self.path).is_ok_and(|there| there == self.identity) {
             // Whoever removed it in between has done what we want.
             let _ = fs::remove_file(&self.path);
         }
@@ -64,9 +80,9 @@ pub(super) fn bind(unix: &UnixBind) -> Result<(UnixListener, SocketFile), BindEr
     // Shorter than most names, and unlikely to be somebody's.
     let aside = folder.join(format!(".w{:06x}", fastrand::u32(..) >> 8));
     let listener = listen_aside(&aside, unix)?;
-    let published = identity(&aside)
-        .map_err(failed)
-        .and_then(|identity| publish(&aside, unix, &found).map(|()| SocketFile { path: unix.path.clone(), identity }));
+    let published = identity(&aside).map_err(failed).and_then(|identity| {
+        publish(&aside, unix, &found).map(|()| SocketFile { path: unix.path.clone(), identity, shared: false })
+    });
     match published {
         Ok(file) => Ok((listener, file)),
         Err(error) => {

@@ -39,7 +39,7 @@ pub use recorder::{Recorder, Seen, Stage};
 pub use tls::{Authority, Pair, replace};
 pub use tokio::time::Instant;
 pub use tool::{tell, tool};
-pub use weir::{Weir, weir};
+pub use weir::{Weir, in_dir, weir};
 pub use wire::{Answer, Connection, Failure, Head};
 
 /// Long enough for a loaded machine, short enough to end.

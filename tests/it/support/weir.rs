@@ -2,9 +2,10 @@
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -20,7 +21,11 @@ pub fn weir(arguments: &[&str]) -> Done {
 }
 
 fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    command_of(Path::new(env!("CARGO_BIN_EXE_weir")))
+}
+
+fn command_of(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
     for name in ["WEIR_ADMIN", "WEIR_TOKEN", "WEIR_CONFIG", "STATE_DIRECTORY", "NOTIFY_SOCKET", "RUST_LOG"] {
         command.env_remove(name);
     }
@@ -37,6 +42,8 @@ pub struct Weir {
     /// Listener names and addresses from the ready line.
     listeners: Vec<(String, SocketAddr)>,
     pub admin: Admin,
+    /// Processes that have taken over, by upgrades; they end with this.
+    heirs: Mutex<Vec<u32>>,
 }
 
 impl Weir {
@@ -74,7 +81,8 @@ impl Weir {
     pub fn start_in(dir: Arc<TempDir>, config: PathBuf, run: usize) -> Self {
         let nowhere = Admin { address: SocketAddr::from(([127, 0, 0, 1], 0)) };
         let process = spawn(&dir, &config, run);
-        let mut this = Self { process, dir, config, run, listeners: Vec::new(), admin: nowhere };
+        let mut this =
+            Self { process, dir, config, run, listeners: Vec::new(), admin: nowhere, heirs: Mutex::default() };
         let line = wait_for_within("the ready line", LIMIT, || {
             if let Some(status) = this.process.0.try_wait().unwrap() {
                 panic!("ended before it was ready: {status}");
@@ -83,6 +91,58 @@ impl Weir {
         });
         (this.listeners, this.admin) = addresses(&line);
         this
+    }
+
+    /// `start`, by way of a link that `replace_binary` can make lead elsewhere.
+    #[track_caller]
+    pub fn start_replaceable(conf: &Conf) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        fs::create_dir(dir.path().join("bin")).unwrap();
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_weir"), dir.path().join("bin/weir")).unwrap();
+        let config = dir.path().join("weir.toml");
+        fs::write(&config, in_dir(&dir, &conf.text())).unwrap();
+        Self::start_in(dir, config, 0)
+    }
+
+    /// What is at the path of the binary from now on: a script, or the real one.
+    pub fn replace_binary(&self, script: Option<&str>) {
+        let (new, path) = (self.dir().join("bin/new"), self.dir().join("bin/weir"));
+        match script {
+            Some(text) => {
+                fs::write(&new, text).unwrap();
+                fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+            }
+            None => std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_weir"), &new).unwrap(),
+        }
+        fs::rename(new, path).unwrap();
+    }
+
+    /// Upgrades by the API, which must succeed; gives the new process.
+    #[track_caller]
+    pub fn upgrade(&self) -> u32 {
+        let answer = self.admin.ask("POST", "/api/v1/upgrade", "", None);
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        let pid = u32::try_from(answer.json()["pid"].as_u64().unwrap()).unwrap();
+        self.heirs.lock().unwrap().push(pid);
+        pid
+    }
+
+    /// Waits until another process than that one answers on the admin address.
+    #[track_caller]
+    pub fn wait_heir(&self, before: u32) -> u32 {
+        let pid = wait_for_within("another process answers", 2 * LIMIT, || {
+            let answer = self.admin.try_ask("GET", "/api/v1/status", "", None).ok()?;
+            u32::try_from(answer.json()["pid"].as_u64()?).ok().filter(|pid| *pid != before)
+        });
+        self.heirs.lock().unwrap().push(pid);
+        pid
+    }
+
+    /// Signals another process than the first.
+    pub fn signal_to(&self, pid: u32, signal: Signal) {
+        let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+        // It may have ended by itself.
+        let _ = kill_process(pid, signal);
     }
 
     /// Starts what must not come up; gives its exit and output.
@@ -200,12 +260,16 @@ impl Weir {
     /// Starts again in the same folder after it ended.
     #[track_caller]
     pub fn restart(self) -> Self {
+        assert!(self.heirs.lock().unwrap().is_empty(), "its heirs would hold the lock");
         Self::start_in(self.dir.clone(), self.config.clone(), self.run + 1)
     }
 }
 
 impl Drop for Weir {
     fn drop(&mut self) {
+        for pid in std::mem::take(&mut *self.heirs.lock().unwrap()) {
+            self.signal_to(pid, Signal::KILL);
+        }
         if std::thread::panicking() {
             eprintln!("--- weir's stderr:\n{}", tail(&self.stderr(), 40));
             eprintln!("--- weir's stdout:\n{}", tail(&self.stdout(), 8));
@@ -222,8 +286,12 @@ fn spawn(dir: &TempDir, config: &Path, run: usize) -> KillOnDrop {
     // Not beside the configuration: every line would be an event of the folder that is watched.
     fs::create_dir_all(dir.path().join("out")).unwrap();
     let file = |name| File::create(log_file(dir, name, run)).unwrap();
-    let mut command = command();
+    let replaceable = dir.path().join("bin/weir");
+    let mut command = if replaceable.exists() { command_of(&replaceable) } else { command() };
     command.arg("run").arg("--config").arg(config).current_dir(dir.path());
+    if let Ok(path) = fs::read_to_string(dir.path().join("notify")) {
+        command.env("NOTIFY_SOCKET", path).env("WATCHDOG_USEC", "500000");
+    }
     command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
     KillOnDrop(command.spawn().unwrap())
 }

@@ -6,7 +6,8 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// What the active checks say of an endpoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Health {
     /// Nobody checks it: it is taken for able.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::deadlines::Deadlines;
 use super::endpoint::Endpoint;
 use super::in_flight::Counts;
+use super::observed::Health;
 use crate::model::{Address, Instant, SplitName, VersionName};
 
 /// How long a removed endpoint is remembered after it became empty.
@@ -105,6 +106,12 @@ impl Registry {
     pub fn open(&self) -> Vec<EndpointKey> {
         let entries = self.entries();
         entries.iter().filter(|(_, entry)| !entry.endpoint.is_draining()).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// What the checks say of every endpoint in use.
+    pub fn health(&self) -> Vec<(EndpointKey, Health)> {
+        let entries = self.entries();
+        entries.iter().filter(|(_, entry)| !entry.removed).map(|(key, e)| (key.clone(), e.endpoint.health())).collect()
     }
 
     /// Remembers an endpoint at which only another process of us has something in flight, as one that has left.

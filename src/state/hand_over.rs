@@ -11,7 +11,29 @@ use std::sync::Arc;
 
 use super::book::Book;
 use super::format::{FORMAT, Unreadable, decode, encode};
-use super::{OpenError, Store};
+use super::{OpenError, Resolved, Store};
+use crate::config::NameTarget;
+use crate::pool::{EndpointKey, Health, Registry};
+
+/// What is known of the world, which a successor would else have to find out while requests wait for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Known {
+    /// The last answers for names.
+    pub names: Vec<(NameTarget, Vec<Resolved>)>,
+    /// What the checks said last.
+    pub health: Vec<(EndpointKey, Health)>,
+}
+
+impl Known {
+    /// Endpoints that are to be checked here too are what they were found to be, until the checks say otherwise.
+    pub(super) fn settle_health(&self, registry: &Registry) {
+        for (key, was) in &self.health {
+            let Some(endpoint) = registry.find(key).filter(|e| e.health() == Health::Checking) else { continue };
+            endpoint.set_health(if *was == Health::Unchecked { Health::Up } else { *was });
+        }
+    }
+}
 
 /// What a successor needs of the state.
 #[derive(Debug)]
@@ -22,6 +44,7 @@ pub struct Handed {
     pub lock: Option<OwnedFd>,
     /// The state itself, if it is not on disk: memory mode, or a disk that refuses.
     pub state: Option<Vec<u8>>,
+    pub known: Known,
 }
 
 impl Handed {
@@ -71,7 +94,8 @@ impl Store {
         let is_on_disk = writer.files.is_some() && !writer.dirty;
         let state = if is_on_disk { None } else { Some(encode(&writer.book)?) };
         writer.frozen = true;
-        Ok((Frozen(self.clone()), Handed { dir, lock, state }))
+        let known = Known { names: writer.names.all(), health: self.registry().health() };
+        Ok((Frozen(self.clone()), Handed { dir, lock, state, known }))
     }
 
     /// The predecessor is out: what its file or state has made to change is written. True if all is on disk.

@@ -85,3 +85,19 @@ fn a_rollback_goes_to_nobody_who_is_ill_unless_forced() {
     set([Health::Down, Health::Up]);
     assert!(apply(&store, rollback(None)).unwrap().changed);
 }
+
+#[test]
+fn a_successor_begins_with_what_the_checks_have_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(checked(shop(dir.path(), &BOTH))));
+    let (v1, v2) = (endpoints_of(&store, "v1"), endpoints_of(&store, "v2"));
+    v1[0].set_health(Health::Up);
+    v1[1].set_health(Health::Down);
+    v2[0].set_health(Health::Unchecked);
+    let (_frozen, handed) = store.freeze().unwrap();
+    let config = checked(shop(dir.path(), &[("v1", 80), ("v2", 10), ("v3", 10)]));
+    let next = Store::open(config, Arc::default(), &OpenOptions { ignore_state: false, handed: Some(handed) }).unwrap();
+    assert_eq!(health_of(&next, "v1"), [Health::Up, Health::Down]);
+    assert_eq!(health_of(&next, "v2"), [Health::Up, Health::Checking], "one that has taken requests goes on");
+    assert_eq!(health_of(&next, "v3"), [Health::Checking; 2], "new with it");
+}

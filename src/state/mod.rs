@@ -39,7 +39,7 @@ mod store_tests;
 mod testing;
 
 pub use change::{Applied, ApplyError, Change, ChangeEvent, HistoryEntry, Order};
-pub use hand_over::{Frozen, Handed};
+pub use hand_over::{Frozen, Handed, Known};
 pub use names::Resolved;
 pub use snapshot::{Coin, Override, RuleState, Snapshot, SplitState, VersionState};
 pub use store::{OpenError, OpenOptions, Store};

@@ -15,7 +15,7 @@ const REMEMBERED: usize = 1024;
 const LARGEST_WEIGHT: u32 = 1_000_000;
 
 /// One address of a name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Resolved {
     pub address: Address,
     /// Multiplies the entry's weight: an SRV record's own, else 1.
@@ -54,6 +54,16 @@ impl Names {
             next.retain(|name, _| is_configured(name));
         }
         Some(Self(Arc::new(next)))
+    }
+
+    /// What another process of us had.
+    pub fn of_another(all: &[(NameTarget, Vec<Resolved>)]) -> Self {
+        Self(Arc::new(all.iter().map(|(name, addresses)| (name.clone(), addresses.clone().into())).collect()))
+    }
+
+    /// For another process of us.
+    pub fn all(&self) -> Vec<(NameTarget, Vec<Resolved>)> {
+        self.0.iter().map(|(name, addresses)| (name.clone(), addresses.to_vec())).collect()
     }
 
     /// The version's endpoints, in the order of its entries and, within a name, of the answer.

@@ -119,3 +119,15 @@ fn orders_know_the_addresses_of_names() {
     apply(&store, resolved(&[1, 2])).unwrap();
     assert_eq!(draining(&store), [false, false]);
 }
+
+#[test]
+fn a_successor_begins_with_the_last_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(open_with(named(dir.path()), &Arc::default()));
+    apply(&store, resolved(&[1, 2])).unwrap();
+    let (_frozen, handed) = store.freeze().unwrap();
+    let options = OpenOptions { ignore_state: false, handed: Some(handed) };
+    let next = Store::open(named(dir.path()), Arc::default(), &options).unwrap();
+    assert_eq!(ports(&next), ["10.0.0.1:1", "10.0.0.1:2"]);
+    assert!(!apply(&next, resolved(&[1, 2])).unwrap().changed, "and knows that it has them");
+}

@@ -71,7 +71,7 @@ pub struct Store {
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) book: Book,
-    names: Names,
+    pub(super) names: Names,
     /// `None`: memory mode.
     pub(super) files: Option<Files>,
     /// The disk is behind, or may be.
@@ -112,20 +112,18 @@ impl Store {
         // History may know more than a state that had to be recovered; no revision is ever given twice.
         book.revision = book.revision.max(memory.revision());
         let (order, at) = (start_order(&config), rfc3339_ms(SystemTime::now()));
-        let plan = reload((&book, &Names::default()), None, &config, &order, &at)
+        let known = options.handed.as_ref().map(|handed| &handed.known);
+        let names = known.map(|known| Names::of_another(&known.names)).unwrap_or_default();
+        let plan = reload((&book, &names), None, &config, &order, &at)
             .map_err(|why| OpenError::HeldConflict(format!("{why} (or forget all state: empty {})", dir.display())))?;
         let is_new = plan.is_some() || found.stale;
-        let plan = plan.unwrap_or_else(|| Plan {
-            book,
-            config,
-            touched: Default::default(),
-            events: Vec::new(),
-            names: Names::default(),
-        });
+        let unchanged = || Plan { book, config, touched: Default::default(), events: Vec::new(), names };
+        let plan = plan.unwrap_or_else(unchanged);
         let (tls, secured) = secure(&plan)?;
         let first = build::snapshot(&plan, secured, None, &|key| registry.endpoint(key), files.is_some());
         build::settle_drains(&plan, &first, Instant::now());
         build::settle_health(None, &first);
+        known.into_iter().for_each(|known| known.settle_health(&registry));
         let store = Self {
             current: Arc::new(ArcSwap::from_pointee(first)),
             swapped: Arc::default(),

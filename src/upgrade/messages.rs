@@ -117,6 +117,8 @@ pub(super) struct Manifest {
     state_dir: PathBuf,
     has_lock: bool,
     state: Option<String>,
+    #[serde(default)]
+    known: state::Known,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -175,6 +177,7 @@ impl Parcel {
             state_dir: self.state.dir.clone(),
             has_lock: self.state.lock.is_some(),
             state: self.state.state.as_ref().map(text),
+            known: self.state.known.clone(),
         }
     }
 
@@ -215,7 +218,8 @@ impl Manifest {
             }
         }
         let lock = link.take_fds(usize::from(self.has_lock))?.pop();
-        let state = state::Handed { dir: self.state_dir, lock, state: self.state.map(String::into_bytes) };
+        let state =
+            state::Handed { dir: self.state_dir, lock, state: self.state.map(String::into_bytes), known: self.known };
         Ok(Parcel { listeners: Inherited { handed, activated }, control, state, upgrades: self.upgrades })
     }
 }

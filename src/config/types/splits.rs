@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
+use serde::{Deserialize, Serialize};
 
 use super::{HealthCheck, Match};
 use crate::config::secure::UpstreamTls;
@@ -220,7 +221,7 @@ impl Target {
 }
 
 /// A name whose addresses are asked for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NameTarget {
     /// In lower case.
     pub name: Arc<str>,
@@ -228,7 +229,7 @@ pub struct NameTarget {
 }
 
 /// Which records of a name say where its endpoints are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum NameOf {
     /// A and AAAA, each with this port.
     Hosts(u16),

@@ -24,3 +24,4 @@ mod reloads;
 mod rolling;
 mod seen;
 mod shutdown;
+mod upgrades;

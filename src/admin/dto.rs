@@ -104,6 +104,9 @@ pub(super) struct VersionDto {
     /// `open`, `closed` by a rollback, `draining`.
     #[schema(example = "open")]
     pub(super) state: &'static str,
+    /// True when none of its endpoints takes requests: `on_unavailable` decides. Absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) unavailable: Option<bool>,
     pub(super) endpoints: Vec<EndpointDto>,
     pub(super) stats: StatsDto,
 }
@@ -113,9 +116,12 @@ pub(super) struct VersionDto {
 pub(super) struct EndpointDto {
     #[schema(example = "10.0.1.11:9000")]
     pub(super) address: String,
-    /// `up`, `draining`.
+    /// `checking`, `up`, `down`, `ejected`, `draining`.
     #[schema(example = "up")]
     pub(super) state: &'static str,
+    /// While it is ejected: when it is taken back, rounded up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) readmitted_in_seconds: Option<u64>,
     pub(super) in_flight: u32,
 }
 

@@ -86,6 +86,7 @@ impl<'a> View<'a> {
             share: figures.share,
             observed_share: figures.observed_share,
             state: version_state(version),
+            unavailable: (!version.pool.endpoints().iter().any(|e| e.is_available())).then_some(true),
             endpoints: self.endpoints(split, version).map(|e| endpoint(e)).collect(),
             stats: figures.stats,
         }
@@ -106,7 +107,8 @@ impl<'a> View<'a> {
 fn endpoint(endpoint: &Endpoint) -> EndpointDto {
     EndpointDto {
         address: endpoint.address().to_string(),
-        state: if endpoint.is_draining() { "draining" } else { "up" },
+        state: endpoint.state().as_str(),
+        readmitted_in_seconds: endpoint.ejections().left.map(|left| left.as_secs_f64().ceil() as u64),
         in_flight: endpoint.counts().total(),
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::context::context;
+use super::fare::Fare;
 use super::gauges::{Rollbacks, gauges, tell_expiring};
 use super::start::{World, events_format, world};
 use super::{Addresses, Options, StartError};
@@ -181,7 +182,7 @@ async fn flush(mut flusher: Flusher, store: Arc<Store>, reloads: ReloadHandle, l
     let mut seconds = tokio::time::interval(FLUSH);
     seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut events = store.subscribe();
-    let (mut rollbacks, mut expiry) = (Rollbacks::default(), ExpiryWatch::default());
+    let (mut rollbacks, mut expiry, mut fare) = (Rollbacks::default(), ExpiryWatch::default(), Fare::default());
     let mut registered = store.snapshot().config.clone();
     loop {
         seconds.tick().await;
@@ -200,6 +201,8 @@ async fn flush(mut flusher: Flusher, store: Arc<Store>, reloads: ReloadHandle, l
         let now = gauges(&snapshot, &reloads.status().borrow(), &rollbacks, lines_dropped());
         flusher.flush(&now, Instant::now());
         tell_expiring(&mut expiry, &snapshot.config);
+        fare.tell(&snapshot);
+        fare.weigh(&store, &snapshot).await;
         for (key, left) in store.registry().tidy(Instant::now()) {
             tracing::warn!(event = "drain-cut", split = %key.split, version = %key.version, endpoint = %key.address,
                 requests = left.requests, "the drain's time was over: what was left is cut");

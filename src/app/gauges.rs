@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use crate::config::{Certificate, Config};
 use crate::model::{Instant, Source, SplitName, rfc3339_ms};
+use crate::pool::Health;
 use crate::reload::ReloadStatus;
 use crate::state::{Snapshot, SplitState, VersionState};
 use crate::telemetry::{CertificateGauge, EndpointGauges, Gauges, Reloads, SplitGauges, VersionGauges};
@@ -68,8 +69,9 @@ fn version(split: &SplitState, version: &VersionState) -> VersionGauges {
         .iter()
         .map(|e| EndpointGauges {
             address: e.address().to_string(),
-            up: true,
+            up: e.health() != Health::Down && !e.is_ejected(),
             draining: e.is_draining(),
+            ejections: e.ejections().count,
             in_flight: u64::from(e.counts().total()),
         })
         .collect();

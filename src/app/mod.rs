@@ -7,6 +7,7 @@
 
 mod context;
 mod control;
+mod fare;
 mod gauges;
 mod load;
 mod start;

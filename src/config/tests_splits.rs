@@ -102,7 +102,7 @@ fn a_versions_protocol_and_host_and_the_splits_times() {
     let split = split(&format!("{text}{lines}"));
     assert_eq!((split.versions[1].protocol, split.versions[1].host), (Protocol::Http2, HostHeader::Endpoint));
     assert_eq!(split.timeouts.stall, Some(30 * SECOND));
-    assert_eq!(split.drain, Drain { timeout: 300 * SECOND });
+    assert_eq!(split.drain, Drain { timeout: 300 * SECOND, slow_start: Duration::ZERO });
 }
 
 #[test]

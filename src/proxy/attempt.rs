@@ -20,7 +20,7 @@ use super::view::View;
 use super::worker::Worker;
 use crate::config::{HeaderEdits, OnUnavailable, Split};
 use crate::model::Instant;
-use crate::pool::{Claim, RetryPermit, Unavailable, WaitingGuard};
+use crate::pool::{By, Claim, RetryPermit, Unavailable, WaitingGuard};
 
 /// How often a request that waits for an endpoint tries one.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -62,7 +62,7 @@ impl<'a> Trip<'a> {
         let mut view = view.clone();
         loop {
             let (choice, picked) = selector.choose(worker, &view, route).ok_or(ProxyError::NoEndpoint)?;
-            let claimed = claim(worker, &view, choice.split, choice.version, 0).ok();
+            let claimed = claim(worker, &view, &selector, (choice.split, choice.version), 0).ok();
             if claimed.is_none() {
                 let now = worker.view();
                 if !Rc::ptr_eq(&now, &view) && same_route(&now, &view, route) {
@@ -214,7 +214,7 @@ impl<'a> Trip<'a> {
 
     fn standing<'s>(&'s self, outgoing: &'s Outgoing, failure: Failure) -> Standing<'s> {
         let split = self.split();
-        let pool = &self.view.splits[self.choice.split].state.versions[self.at].pool;
+        let pool = &self.view.splits[self.choice.split].versions[self.at].pool;
         Standing {
             retries: &split.retries,
             on_unavailable: &split.on_unavailable,
@@ -257,7 +257,7 @@ impl<'a> Trip<'a> {
     async fn attempt(&mut self, exchange: &mut Exchange, outgoing: &mut Outgoing) -> Result<Answer, Failure> {
         let claimed = match self.claimed.take() {
             Some(claimed) => Ok(claimed),
-            None => claim(self.worker, &self.view, self.choice.split, self.at, self.tried),
+            None => claim(self.worker, &self.view, &self.selector, (self.choice.split, self.at), self.tried),
         };
         let (endpoint, claim) = claimed.map_err(Failure::Unsent)?;
         exchange.attempt(claim, self.at);
@@ -283,9 +283,16 @@ fn bit(index: usize) -> u64 {
     1u64.checked_shl(index as u32).unwrap_or(0)
 }
 
-fn claim(worker: &Worker, view: &View, split: usize, version: usize, tried: u64) -> Result<(usize, Claim), ProxyError> {
-    let pool = &view.splits[split].state.versions[version].pool;
-    pool.claim(tried, &mut worker.rng.borrow_mut()).map_err(|why| match why {
+fn claim(
+    worker: &Worker,
+    view: &View,
+    selector: &Selector,
+    (split, version): (usize, usize),
+    tried: u64,
+) -> Result<(usize, Claim), ProxyError> {
+    let at = &view.splits[split].versions[version];
+    let mut by = By { tried, key: selector.key(), turns: &at.turns, rng: &mut worker.rng.borrow_mut() };
+    at.pool.claim_by(&mut by).map_err(|why| match why {
         Unavailable::Full => ProxyError::Overloaded,
         Unavailable::None => ProxyError::NoEndpoint,
     })

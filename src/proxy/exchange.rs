@@ -22,7 +22,7 @@ use super::upload::Upload;
 use super::view::{VersionView, View};
 use super::worker::Worker;
 use crate::model::{Address, Cause, Instant, Kind};
-use crate::pool::Claim;
+use crate::pool::{Claim, Outcome};
 
 /// What the access line needs of the request's head, which has gone to the endpoint by then.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ enum End {
 
 /// How one attempt went, for the books of its version.
 #[derive(Clone, Copy, Debug)]
-struct Outcome {
+struct Booked {
     code: u16,
     is_bad: bool,
     latency: Duration,
@@ -76,7 +76,7 @@ pub(super) struct Exchange {
     claim: Option<Claim>,
     attempts: u32,
     /// The first attempt's, once another one has followed.
-    first: Option<Outcome>,
+    first: Option<Booked>,
     first_byte: Option<Duration>,
     upload: Option<Rc<Upload>>,
     bytes_in: u64,
@@ -256,12 +256,14 @@ impl Exchange {
         if let Some(cause) = why.cause() {
             self.count_error(cause);
         }
+        self.report_failure(why);
         self.note_first(why.status(), why.status().is_server_error());
     }
 
     /// An answer is thrown away for another attempt.
     pub(super) fn answer_dropped(&mut self, status: StatusCode) {
         self.count_error(Cause::Status);
+        self.report(Outcome::Bad(Cause::Status));
         self.note_first(status, true);
     }
 
@@ -272,7 +274,7 @@ impl Exchange {
     }
 
     fn note_first(&mut self, status: StatusCode, is_bad: bool) {
-        let outcome = Outcome { code: status.as_u16(), is_bad, latency: self.started.elapsed() };
+        let outcome = Booked { code: status.as_u16(), is_bad, latency: self.started.elapsed() };
         self.first.get_or_insert(outcome);
     }
 
@@ -334,11 +336,15 @@ impl Exchange {
     pub(super) fn complete(&mut self) {
         let End::Streaming(status) = self.end else { return };
         self.end = End::Complete(status);
-        if status.is_server_error() {
-            self.count_error(Cause::Status);
+        let cause = if status.is_server_error() {
+            Cause::Status
         } else if self.has_bad_grpc_status() {
-            self.count_error(Cause::Grpc);
-        }
+            Cause::Grpc
+        } else {
+            return self.report(Outcome::Good);
+        };
+        self.count_error(cause);
+        self.report(Outcome::Bad(cause));
     }
 
     fn has_bad_grpc_status(&self) -> bool {
@@ -350,6 +356,7 @@ impl Exchange {
     pub(super) fn failed(&mut self, why: ProxyError) {
         if let (End::Streaming(_), Some(cause)) = (self.end, why.cause()) {
             self.count_error(cause);
+            self.report_failure(why);
         }
         self.end = End::Failed(why);
     }

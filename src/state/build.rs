@@ -15,7 +15,7 @@ use super::secure::Secured;
 use super::{Coin, Snapshot, SplitState, VersionState};
 use crate::config::{Config, Route, Split, Version};
 use crate::model::{Address, Instant, RouteName, SplitName};
-use crate::pool::{Endpoint, EndpointKey, Member, Pool, Registry};
+use crate::pool::{Endpoint, EndpointKey, Member, Pool, Registry, Rules};
 use crate::rate::Limiter;
 use crate::routing::{Owners, RouteTable};
 
@@ -118,22 +118,36 @@ fn owners(kept: &Kept, split: &Split) -> Option<Arc<Owners>> {
 }
 
 fn pool(split: &Split, version: &Version, old: Option<&SplitState>, endpoint: Lookup<'_>) -> Arc<Pool> {
-    let limit = split.pool.max_in_flight;
+    let rules = Rules::from(split);
     let fits = |pool: &&Arc<Pool>| {
         let members = pool.endpoints().iter().map(|e| e.address()).zip(pool.weights().iter().copied());
-        pool.max_in_flight() == limit && members.eq(version.weighted_addresses())
+        *pool.rules() == rules && members.eq(version.weighted_addresses())
     };
     let was = old.and_then(|old| old.version(version.name.as_str())).map(|v| &v.pool);
     let find = |(address, weight): (&Address, u32)| {
         let endpoint = endpoint(&key(split, version, address.clone()));
         Member { endpoint, weight }
     };
-    let new = || Arc::new(Pool::new(version.weighted_addresses().map(find), limit));
+    let new = || Arc::new(Pool::with_rules(version.weighted_addresses().map(find), rules.clone()));
     was.filter(fits).map_or_else(new, Arc::clone)
 }
 
 fn key(split: &Split, version: &Version, address: Address) -> EndpointKey {
     EndpointKey { split: split.name.clone(), version: version.name.clone(), address }
+}
+
+/// Endpoints that a version has got besides those it had take their full share only after a while.
+pub(super) fn admit_new(old: &Snapshot, new: &Snapshot) {
+    for split in &new.splits {
+        let Some(was) = old.split(split.name.as_str()) else { continue };
+        for version in &split.versions {
+            let Some(was) = was.version(version.name.as_str()).map(|v| v.pool.endpoints()) else { continue };
+            let is_new = |e: &&Arc<Endpoint>| !was.iter().any(|old| Arc::ptr_eq(old, e));
+            // With nobody to compare to, all of them would be slow together.
+            let added = version.pool.endpoints().iter().filter(is_new).filter(|_| !was.is_empty());
+            added.for_each(|endpoint| endpoint.admit());
+        }
+    }
 }
 
 /// Sets the drain bit of every endpoint as the plan says.

@@ -163,7 +163,7 @@ impl Store {
             return Ok(self.rehearse(&now, plan, secured));
         }
         match order.change {
-            Change::Reload { .. } | Change::Rollback { .. } => {
+            Change::Reload { .. } | Change::Rollback { .. } | Change::Available { .. } => {
                 Ok(self.swap_then_write(&mut writer, &now, plan, secured))
             }
             _ => self.write_then_swap(&mut writer, &now, (plan, secured), &order.change),
@@ -217,6 +217,7 @@ impl Store {
         let next = build::snapshot(&plan, secured, Some(now), &|key| self.registry.endpoint(key), now.persisted);
         // Before the swap: an endpoint that comes back must not take requests while its version drains.
         build::settle_drains(&plan, &next, Instant::now());
+        build::admit_new(now, &next);
         self.swap(Arc::new(next));
         build::remove_gone(&self.registry, &now.config, &plan.config, Instant::now());
         writer.book = plan.book;

@@ -50,12 +50,14 @@ pub struct VersionGauges {
     pub endpoints: Vec<EndpointGauges>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct EndpointGauges {
     pub address: String,
-    /// Not known to be down.
+    /// Neither known to be down nor ejected.
     pub up: bool,
     pub draining: bool,
+    /// Since it is known.
+    pub ejections: u64,
     pub in_flight: u64,
 }
 

@@ -31,6 +31,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("weir_retries_total", "Attempts at another endpoint of the same version."),
     ("weir_spilled_requests_total", "Requests that went to other versions, since theirs had no endpoint to use."),
     ("weir_rescued_requests_total", "Requests that failed at their version and were answered by stable."),
+    ("weir_ejections_total", "Times the endpoint was set aside for failures in a row."),
     ("weir_tls_handshakes_total", "TLS handshakes of clients by result."),
     ("weir_rollbacks_total", "Rollbacks by who asked for them."),
     ("weir_config_reloads_total", "Reloads of the configuration by result."),
@@ -43,7 +44,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("weir_split_override", "Weights set at runtime are in force."),
     ("weir_split_held", "Weights are held against the file by a rollback."),
     ("weir_split_revision", "Number of the change that last touched the split."),
-    ("weir_endpoint_up", "The endpoint is not known to be down."),
+    ("weir_endpoint_up", "The endpoint is neither known to be down nor ejected."),
     ("weir_endpoint_draining", "The endpoint takes no new request."),
     ("weir_endpoint_requests_in_flight", "Requests, streams and tunnels of the endpoint not yet ended."),
     ("weir_connections", "Open client connections."),
@@ -247,6 +248,7 @@ impl Series {
         let labels: Labels<'_> =
             &[("split", split.as_str()), ("version", version.as_str()), ("endpoint", shows.address.as_str())];
         gauge(&self.recorder, "weir_endpoint_up", labels, f64::from(shows.up));
+        counter(&self.recorder, "weir_ejections_total", labels).absolute(shows.ejections);
         gauge(&self.recorder, "weir_endpoint_draining", labels, f64::from(shows.draining));
         gauge(&self.recorder, "weir_endpoint_requests_in_flight", labels, shows.in_flight as f64);
     }
@@ -265,7 +267,7 @@ impl Series {
             }
             // Still up: "down" would wake somebody for an endpoint that was taken away on purpose.
             Shown::Endpoint(key, address) => {
-                let gone = EndpointGauges { address: address.clone(), up: true, draining: false, in_flight: 0 };
+                let gone = EndpointGauges { address: address.clone(), up: true, ..EndpointGauges::default() };
                 self.show_endpoint(key, &gone);
             }
         }

@@ -114,7 +114,6 @@ fn remedies_say_what_to_write() {
         (with("\"127.0.0.1:8080\"", "\":8080\""), "write \"0.0.0.0:8080\""),
         (with("bind", "bnid"), "did you mean `bind`?"),
         (and("[splits.shop.rollout]\nto = \"v2\""), "take `rollout` out"),
-        (and("[splits.shop]\nbalance = \"hash\""), "use `least_requests`"),
         (with("weight = 10", "weight = 1000001"), "0 to 1000000"),
         (and("[telemetry.log]\nlevel = \"inof\""), "did you mean `info`?"),
         (and("[admin]\nbind = \"0.0.0.0:9901\""), "write \"127.0.0.1:9901\""),

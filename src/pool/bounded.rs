@@ -19,12 +19,7 @@ impl<W: Word> Bounded<W> {
 
     /// Counts one more unless `max` are there already; true if it did. Each success needs one `leave`.
     pub(super) fn enter(&self, max: u64) -> bool {
-        self.enter_behind(max).is_some()
-    }
-
-    /// The same; how many were there before.
-    pub(super) fn enter_behind(&self, max: u64) -> Option<u64> {
-        self.0.update(|n| (n < max).then_some(n + 1)).ok()
+        self.0.update(|n| (n < max).then_some(n + 1)).is_ok()
     }
 
     pub(super) fn leave(&self) {

@@ -234,6 +234,11 @@ impl Exchange {
         self.attempts = 0;
     }
 
+    /// It has waited in line, which is not the endpoint's doing.
+    pub(super) fn has_waited(&mut self) {
+        self.attempt_started = Instant::now();
+    }
+
     /// The chosen version has failed: stable gets its chance.
     pub(super) fn goes_to_stable(&mut self) {
         self.picked = Picked::Rescue;

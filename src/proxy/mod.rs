@@ -29,6 +29,7 @@ mod listener;
 mod local;
 mod outgoing;
 mod plane;
+mod queue;
 mod request_id;
 mod retry;
 mod send;

@@ -149,6 +149,7 @@ fn settings(worker: &Worker, snapshot: &Snapshot, (s, i): (usize, usize), endpoi
     Settings {
         idle_cap: split.pool.idle_per_endpoint.div_ceil(worker.of),
         idle_for: split.timeouts.idle,
+        max_age: split.pool.max_age,
         protocol: version.protocol,
         tls: client.zip(name),
     }

@@ -50,7 +50,7 @@ pub(super) struct Kept {
     #[serde(skip)]
     pub available: BTreeMap<VersionName, u64>,
     /// What follows from it: the weights in force while there is no override.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_endpoints: Option<Weights>,
     /// Of a sticky split; follows the coin.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,11 +7,13 @@
 
 mod admin_api;
 mod ambiguous;
+mod balance;
 mod certificates;
 mod check;
 mod cli;
 mod crash;
 mod drain;
+mod eject;
 mod errors;
 mod faulty_origin;
 mod floods;
@@ -29,10 +31,12 @@ mod logs;
 mod metrics;
 mod oddities;
 mod proxy_header;
+mod queue;
 mod reload;
 mod rescue;
 mod retries;
 mod rollback;
+mod rolling;
 mod routes_full;
 mod rules;
 mod shutdown;

@@ -78,6 +78,7 @@ async fn consecutive_failures_eject_and_time_readmits() {
     fail(&pool, 1, 2, false);
     let claim = pool.endpoints()[1].claim(9).unwrap();
     pool.report(&claim, Outcome::Good, false);
+    drop(claim);
     fail(&pool, 1, 2, false);
     assert!(out(&pool).is_empty());
     fail(&pool, 1, 1, false);
@@ -88,6 +89,7 @@ async fn consecutive_failures_eject_and_time_readmits() {
     tokio::time::advance(Duration::from_millis(9_999)).await;
     assert_eq!(pool.endpoints()[1].state().as_str(), "ejected");
     tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(pool.endpoints()[1].ejections().left, None);
     assert!((0..200).any(|_| pool.claim(0, &mut rng).unwrap().0 == 1));
     fail(&pool, 1, 3, false);
     let told = pool.endpoints()[1].ejections();

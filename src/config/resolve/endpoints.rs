@@ -83,7 +83,7 @@ pub fn eject(raw: &RawEject, path: &Path, cx: &mut Context<'_>) -> Option<Eject>
         problem.label = Some("it would be back at once".into());
         problem.help = Some("write for example \"10s\", or errors = 0 to switch it off".into());
     }
-    (raw.errors > 0).then(|| Eject { errors: raw.errors, duration: raw.duration.0, max_percent: raw.max_percent })
+    (raw.errors > 0).then_some(Eject { errors: raw.errors, duration: raw.duration.0, max_percent: raw.max_percent })
 }
 
 pub fn pool(raw: &RawPool, path: &Path, cx: &mut Context<'_>) -> PoolLimits {

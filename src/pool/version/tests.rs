@@ -163,7 +163,10 @@ fn share(pool: &Pool, key: impl Fn(u64) -> Option<u64>, count: u64) -> Vec<u64> 
     seen
 }
 
-fn balances() -> [(Rules, fn(u64) -> Option<u64>); 4] {
+/// The key of the nth request.
+type Key = fn(u64) -> Option<u64>;
+
+fn balances() -> [(Rules, Key); 4] {
     let with = |balance| Rules { balance, ..Rules::default() };
     let hash = Balance::Hash(crate::config::HashKey::ClientIp);
     [

@@ -240,6 +240,11 @@ impl Pool {
         }
     }
 
+    /// Somebody could take a request that has been at those (see `By::tried`), full or not.
+    pub fn has_untried(&self, tried: u64) -> bool {
+        (0..self.endpoints.len()).any(|i| self.takes(i, tried))
+    }
+
     /// May take a new request that has not been there.
     fn takes(&self, i: usize, tried: u64) -> bool {
         tried & bit(i) == 0 && self.weights[i] > 0 && self.endpoints[i].is_available()

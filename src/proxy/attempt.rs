@@ -244,7 +244,7 @@ impl<'a> Trip<'a> {
             is_replayable: outgoing.is_replayable(),
             was_sent: self.was_sent || !matches!(failure, Failure::Unsent(_)),
             retried: self.retried,
-            has_untried: pool.endpoints().iter().enumerate().any(|(i, e)| self.tried & bit(i) == 0 && e.is_available()),
+            has_untried: pool.has_untried(self.tried),
             stage: self.stage,
             is_stable: self.stable() == Some(self.at),
         }

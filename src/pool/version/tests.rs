@@ -182,6 +182,10 @@ fn every_balance_follows_the_weights_and_leaves_out_who_is_out() {
     for (rules, key) in balances() {
         let pool = crowd(&[4, 2, 1, 1, 0, 8], rules.clone());
         pool.endpoints()[5].set_health(Health::Down);
+        assert!(
+            pool.has_untried(0b0111) && !pool.has_untried(0b1111),
+            "neither the weightless nor the one that is down"
+        );
         let seen = share(&pool, key, 16_000);
         for (seen, wanted) in seen.iter().zip([8000, 4000, 2000, 2000, 0, 0u64]) {
             assert!(seen.abs_diff(wanted) <= wanted / 12, "{seen} for {wanted}: {rules:?}");

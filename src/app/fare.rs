@@ -84,9 +84,8 @@ impl Fare {
             let (name, store) = (split.name.clone(), store.clone());
             let order = order(Change::Available { split: name.clone(), available: available.clone() });
             if let Ok(Ok(applied)) = spawn_blocking(move || store.apply(order)).await {
-                if applied.changed
-                    && let Some(now) = applied.snapshot.split(name.as_str())
-                {
+                // Under an override nothing follows from it yet.
+                if let Some(now) = applied.snapshot.split(name.as_str()).filter(|now| now.epoch != split.epoch) {
                     tracing::info!(event = "weighed", split = %name, to = %now.weights, "by available endpoints");
                 }
                 self.weighed.insert(name, available);

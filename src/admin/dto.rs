@@ -142,6 +142,9 @@ pub(super) struct VersionDto {
     /// `open`, `closed` by a rollback, `draining`.
     #[schema(example = "open")]
     pub(super) state: &'static str,
+    /// True when none of its endpoints takes requests: `on_unavailable` decides. Absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) unavailable: Option<bool>,
     pub(super) endpoints: Vec<EndpointDto>,
     /// The names among its endpoints in the file, and how they stand; left out if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -172,9 +175,12 @@ pub struct NameDto {
 pub(super) struct EndpointDto {
     #[schema(example = "10.0.1.11:9000")]
     pub(super) address: String,
-    /// `up`, `checking` (no check has passed yet), `down`, `draining`.
+    /// `checking` (no check has passed yet), `up`, `down`, `ejected`, `draining`.
     #[schema(example = "up")]
     pub(super) state: &'static str,
+    /// While it is ejected: when it is taken back, rounded up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) readmitted_in_seconds: Option<u64>,
     pub(super) in_flight: u32,
     /// When it was last checked (RFC 3339 UTC); only if its version has active checks.
     #[serde(skip_serializing_if = "Option::is_none")]

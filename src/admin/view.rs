@@ -10,7 +10,7 @@ use super::dto::{
     CountsDto, EndpointDto, HistoryEntryDto, OverrideDto, SplitDto, SplitStatsDto, StatsDto, VersionDto,
     VersionStatsDto,
 };
-use crate::health::{self, Board};
+use crate::health::Board;
 use crate::model::{VersionName, rfc3339_ms};
 use crate::pool::{Counts, Endpoint, EndpointKey, Health};
 use crate::state::{HistoryEntry, SplitState, VersionState};
@@ -95,6 +95,7 @@ impl<'a> View<'a> {
             share: figures.share,
             observed_share: figures.observed_share,
             state: version_state(version),
+            unavailable: (!version.pool.endpoints().iter().any(|e| e.is_available())).then_some(true),
             endpoints: self.endpoints(split, version).map(|e| self.endpoint(split, version, e)).collect(),
             names: (self.names)(&split.name, &version.name),
             stats: figures.stats,
@@ -108,7 +109,8 @@ impl<'a> View<'a> {
         let last = is_checked.then(|| self.checks.last(&EndpointKey { split, version, address })).flatten();
         EndpointDto {
             address: endpoint.address().to_string(),
-            state: if endpoint.is_draining() { "draining" } else { health::word(health) },
+            state: endpoint.state().as_str(),
+            readmitted_in_seconds: endpoint.ejections().left.map(|left| left.as_secs_f64().ceil() as u64),
             in_flight: endpoint.counts().total(),
             last_check: last.as_ref().map(|last| rfc3339_ms(last.at)),
             reason: last.and_then(|last| last.reason).filter(|_| !health.is_able()),

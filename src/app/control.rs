@@ -12,6 +12,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use super::asked::{Asked, End};
 use super::context::context;
+use super::fare::Fare;
 use super::gauges::{Rollbacks, Seen, gauges, tell_expiring};
 use super::going::{Going, leave_until};
 use super::ready_line::addresses;
@@ -317,7 +318,7 @@ async fn flush(
     let mut seconds = tokio::time::interval(FLUSH);
     seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut events = store.subscribe();
-    let (mut rollbacks, mut expiry) = (Rollbacks::default(), ExpiryWatch::default());
+    let (mut rollbacks, mut expiry, mut fare) = (Rollbacks::default(), ExpiryWatch::default(), Fare::default());
     let mut registered = store.snapshot().config.clone();
     loop {
         seconds.tick().await;
@@ -336,6 +337,8 @@ async fn flush(
         let now = gauges(&snapshot, &reloads.borrow(), (&rollbacks, &seen), (upgrades.tally(), lines_dropped()));
         flusher.flush(&now, Instant::now());
         tell_expiring(&mut expiry, &snapshot.config);
+        fare.tell(&snapshot);
+        fare.weigh(&store, &snapshot).await;
         for (key, left) in store.registry().tidy(Instant::now()) {
             tracing::warn!(event = "drain-cut", split = %key.split, version = %key.version, endpoint = %key.address,
                 requests = left.requests, streams = left.streams, upgrades = left.upgrades,

@@ -93,8 +93,9 @@ fn version(split: &SplitState, version: &VersionState, checks: &Board) -> Versio
         .iter()
         .map(|e| EndpointGauges {
             address: e.address().to_string(),
-            up: e.health().is_able(),
+            up: e.health().is_able() && !e.is_ejected(),
             draining: e.is_draining(),
+            ejections: e.ejections().count,
             in_flight: u64::from(e.counts().total()),
         })
         .collect();

@@ -10,6 +10,7 @@ mod bounds;
 mod check;
 mod context;
 mod control;
+mod fare;
 mod gauges;
 mod going;
 mod load;

@@ -52,14 +52,17 @@ impl Split {
         Self {
             name,
             stable,
+            weigh_by: WeighBy::default(),
+            balance: Balance::default(),
             expose_version: false,
             sticky: None,
             on_unavailable: OnUnavailable::Spill,
             retries: Retries::default(),
             rules: Vec::new(),
             timeouts: UpstreamTimeouts::default(),
+            eject: Some(Eject::default()),
             drain: Drain::default(),
-            pool: PoolLimits { idle_per_endpoint: 64, max_in_flight: 1024 },
+            pool: PoolLimits::default(),
             versions,
         }
     }
@@ -108,7 +111,21 @@ impl Default for UpstreamTimeouts {
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(30), upgraded_timeout: Duration::from_secs(3600) }
+        let (timeout, upgraded_timeout) = (Duration::from_secs(30), Duration::from_secs(3600));
+        Self { timeout, upgraded_timeout, slow_start: Duration::ZERO }
+    }
+}
+
+impl Default for Eject {
+    fn default() -> Self {
+        Self { errors: 5, duration: Duration::from_secs(10), max_percent: 50 }
+    }
+}
+
+impl Default for PoolLimits {
+    fn default() -> Self {
+        let queue_timeout = Duration::from_secs(1);
+        Self { idle_per_endpoint: 64, max_in_flight: 1024, queue: 0, queue_timeout, max_age: None }
     }
 }
 

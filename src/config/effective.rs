@@ -13,8 +13,8 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::{
-    Bind, Config, Level, Listener, ListenerTls, LogFormat, OnUnavailable, Split, TlsVersion, Trusted, UpstreamTls,
-    Version, durations, sizes,
+    Balance, Bind, Config, Level, Listener, ListenerTls, LogFormat, OnUnavailable, Split, TlsVersion, Trusted,
+    UpstreamTls, Version, durations, sizes,
 };
 
 /// TOML text for `GET /config`.
@@ -118,18 +118,31 @@ fn split(s: &Split) -> Value {
     let pool = [
         ("idle_per_endpoint", integer(s.pool.idle_per_endpoint)),
         ("max_in_flight", Value::Integer(s.pool.max_in_flight.into())),
+        ("queue", Value::Integer(s.pool.queue.into())),
+        ("queue_timeout", time(s.pool.queue_timeout)),
+        ("max_age", limit(s.pool.max_age)),
     ];
-    let drain = [("timeout", time(s.drain.timeout)), ("upgraded_timeout", time(s.drain.upgraded_timeout))];
+    let drain = [
+        ("timeout", time(s.drain.timeout)),
+        ("upgraded_timeout", time(s.drain.upgraded_timeout)),
+        ("slow_start", time(s.drain.slow_start)),
+    ];
     let mut entries = vec![
         ("stable", text(s.stable.as_str())),
+        ("weigh_by", text(splits::weigh_by(s.weigh_by))),
+        ("balance", text(splits::balance(&s.balance))),
         ("expose_version", s.expose_version.into()),
         ("on_unavailable", text(splits::unavailable(&s.on_unavailable))),
         ("timeouts", splits::timeouts(&s.timeouts)),
         ("retries", splits::retries(&s.retries)),
+        ("eject", splits::eject(s.eject.as_ref())),
         ("drain", table(drain)),
         ("pool", table(pool)),
     ];
     entries.extend(s.sticky.as_ref().map(|sticky| ("sticky", splits::sticky(sticky))));
+    if let Balance::Hash(key) = &s.balance {
+        entries.push(("hash", splits::hash(key)));
+    }
     if let OnUnavailable::Hold(hold) = &s.on_unavailable {
         entries.push(("hold", splits::hold(hold)));
     }

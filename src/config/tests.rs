@@ -114,7 +114,6 @@ fn remedies_say_what_to_write() {
         (with("\"127.0.0.1:8080\"", "\":8080\""), "write \"0.0.0.0:8080\""),
         (with("bind", "bnid"), "did you mean `bind`?"),
         (and("[splits.shop.rollout]\nto = \"v2\""), "take `rollout` out"),
-        (and("[splits.shop]\nbalance = \"hash\""), "use `least_requests`"),
         (with("weight = 10", "weight = 1000001"), "0 to 1000000"),
         (and("[telemetry.log]\nlevel = \"inof\""), "did you mean `info`?"),
         (and("[admin]\nbind = \"0.0.0.0:9901\""), "write \"127.0.0.1:9901\""),
@@ -200,11 +199,6 @@ fn every_code_the_file_can_cause_points_at_its_place() {
 fn what_is_not_built_yet_is_named_with_its_full_key() {
     let split = |more: &str| and(&format!("[splits.shop]\n{more}"));
     for (text, key) in [
-        (split("weigh_by = \"endpoints\""), "splits.shop.weigh_by"),
-        (split("balance = \"round_robin\""), "splits.shop.balance"),
-        (split("eject = {}"), "splits.shop.eject"),
-        (split("drain = { slow_start = \"1s\" }"), "splits.shop.drain.slow_start"),
-        (split("pool = { queue = 0 }"), "splits.shop.pool.queue"),
         (split("mirror = {}"), "splits.shop.mirror"),
         (split("rollout = {}"), "splits.shop.rollout"),
         (and("[flags.x]\ndefault = \"off\""), "flags"),
@@ -232,7 +226,7 @@ split = "shpo"
 colour = "red"
 [splits.shop]
 stable = "v9"
-eject = { errors = 2 }
+health = { interval = "2s" }
 [splits.shop.versions]
 v1 = { weight = "90", endpoints = ["127.0.0.1:9001"] }
 "#;
@@ -243,7 +237,7 @@ v1 = { weight = "90", endpoints = ["127.0.0.1:9001"] }
         "unknown-name 6:9 routes[0].split",
         "unknown-key 7:1 routes[0].colour",
         "unknown-name 9:10 splits.shop.stable",
-        "not-yet 10:1 splits.shop.eject",
+        "not-yet 10:1 splits.shop.health",
         "wrong-type 12:17 splits.shop.versions.v1.weight",
     ];
     assert_eq!(problems(text), expected);
@@ -283,8 +277,10 @@ fn defaults_are_those_of_the_reference() {
         idle: Some(secs(60)),
     };
     assert_eq!(split.timeouts, timeouts);
-    assert_eq!(split.drain, Drain { timeout: secs(30), upgraded_timeout: secs(3600) });
-    assert_eq!(split.pool, PoolLimits { idle_per_endpoint: 64, max_in_flight: 1024 });
+    assert_eq!(split.drain, Drain { timeout: secs(30), upgraded_timeout: secs(3600), slow_start: secs(0) });
+    assert_eq!(split.pool, PoolLimits::default());
+    assert_eq!(split.eject, Some(Eject { errors: 5, duration: secs(10), max_percent: 50 }));
+    assert_eq!((split.weigh_by, &split.balance), (WeighBy::Weight, &Balance::LeastRequests));
     assert_eq!(split.stable.as_str(), "v1");
     assert_eq!(split.weights().to_string(), "v1 90, v2 10");
     assert_eq!(config.routes[0].name.as_str(), "route-1");
@@ -312,7 +308,7 @@ fn a_split_overrides_the_defaults_key_by_key() {
     assert_eq!(split.timeouts.first_byte, None);
     assert_eq!(split.timeouts.total, Some(Duration::from_secs(9)));
     assert_eq!(split.timeouts.idle, Some(Duration::from_secs(60)));
-    assert_eq!(split.pool, PoolLimits { idle_per_endpoint: 64, max_in_flight: 7 });
+    assert_eq!(split.pool, PoolLimits { max_in_flight: 7, ..PoolLimits::default() });
 }
 
 #[test]

@@ -102,7 +102,8 @@ fn a_versions_protocol_and_host_and_the_splits_times() {
     let split = split(&format!("{text}{lines}"));
     assert_eq!((split.versions[1].protocol, split.versions[1].host), (Protocol::Http2, HostHeader::Endpoint));
     assert_eq!(split.timeouts.stall, Some(30 * SECOND));
-    assert_eq!(split.drain, Drain { timeout: 300 * SECOND, upgraded_timeout: 7200 * SECOND });
+    let drain = Drain { timeout: 300 * SECOND, upgraded_timeout: 7200 * SECOND, slow_start: Duration::ZERO };
+    assert_eq!(split.drain, drain);
 }
 
 #[test]
@@ -286,4 +287,41 @@ fn a_flawed_version_is_not_blamed_on_the_rule_that_names_it() {
     let text = rule("version = \"v2\"").replace("weight = 10,", "weigth = 10,");
     let report = load(&text).report;
     assert_eq!(report.diagnostics.iter().map(|d| d.code).collect::<Vec<_>>(), [Code::UnknownKey]);
+}
+
+#[test]
+fn how_endpoints_share_requests() {
+    let of = |text: &str| split(&shop(text));
+    let hash = |text: &str| of(&format!("balance = \"hash\"\n{text}")).balance;
+    assert_eq!(of("balance = \"round_robin\"").balance, Balance::RoundRobin);
+    assert_eq!(hash(""), Balance::Hash(HashKey::ClientIp));
+    assert_eq!(hash("hash = { by = \"client_ip\" }"), Balance::Hash(HashKey::ClientIp));
+    let header = HashKey::Header(HeaderName::from_static("x-user"));
+    assert_eq!(hash("hash = { by = \"header\", name = \"X-User\" }"), Balance::Hash(header));
+    assert_eq!(hash("hash = { by = \"cookie\", name = \"sid\" }"), Balance::Hash(HashKey::Cookie("sid".into())));
+    assert_eq!(of("weigh_by = \"endpoints\"").weigh_by, WeighBy::Endpoints);
+    let eject = Eject { errors: 2, duration: SECOND, max_percent: 100 };
+    assert_eq!(of("eject = { errors = 2, for = \"1s\", max_percent = 100 }").eject, Some(eject));
+    assert_eq!(of("eject = { errors = 0 }").eject, None);
+    let pool = of("pool = { queue = 7, queue_timeout = \"2s\", max_age = \"1h\" }").pool;
+    assert_eq!((pool.queue, pool.queue_timeout, pool.max_age), (7, 2 * SECOND, Some(3600 * SECOND)));
+    assert_eq!(of("drain = { slow_start = \"9s\" }").drain.slow_start, 9 * SECOND);
+}
+
+#[test]
+fn mistakes_about_endpoints() {
+    for (text, begins) in [
+        ("hash = { by = \"client_ip\" }", "unknown-key splits.shop.hash: nothing is hashed"),
+        ("balance = \"hash\"\nhash = { by = \"header\" }", "missing-key splits.shop.hash.name: which one?"),
+        ("balance = \"hash\"\nhash = { by = \"header\", name = \"a b\" }", "out-of-range splits.shop.hash.name: "),
+        ("balance = \"hash\"\nhash = { by = \"cookie\", name = \"a;\" }", "out-of-range splits.shop.hash.name: "),
+        ("balance = \"hash\"\nhash = { name = \"x\" }", "unknown-key splits.shop.hash.name: an address has no name"),
+        ("eject = { for = \"0s\" }", "out-of-range splits.shop.eject.for: it would be back at once"),
+        ("eject = { max_percent = 0 }", "out-of-range splits.shop.eject.max_percent: "),
+        ("eject = { errors = 1001 }", "out-of-range splits.shop.eject.errors: "),
+        ("pool = { queue_timeout = \"0s\" }", "out-of-range splits.shop.pool.queue_timeout: not \"no limit\" here"),
+    ] {
+        let found = problem(&shop(text));
+        assert!(found.starts_with(begins), "{text}: {found}");
+    }
 }

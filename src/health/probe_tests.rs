@@ -34,7 +34,7 @@ fn target(address: impl Into<Address>, kind: CheckKind) -> Target {
     Target {
         host: None,
         address: address.into(),
-        settings: Settings { idle_cap: 0, idle_for: None, protocol: Protocol::Auto, tls: None },
+        settings: Settings { idle_cap: 0, idle_for: None, max_age: None, protocol: Protocol::Auto, tls: None },
         check: Arc::new(HealthCheck { kind, interval, timeout, healthy_after, unhealthy_after }),
     }
 }

@@ -125,6 +125,7 @@ fn endpoints(snapshot: &Snapshot) -> impl Iterator<Item = (EndpointKey, Arc<Endp
                 let settings = Settings {
                     idle_cap: 0,
                     idle_for: None,
+                    max_age: None,
                     protocol: version.protocol,
                     tls: tls.clone().zip(version.tls.as_deref().and_then(name)),
                 };

@@ -1,16 +1,17 @@
 //! One address that answers, with everything about it that must survive a reload.
 //!
-//! Two axes that never mix: what the operator wants (active or draining) and, later, what is observed (health,
-//! ejection). Invariant: what is in flight is only ever cut while draining, each kind at its own deadline.
+//! Two axes that never mix: what the operator wants (active or draining) and what is observed (health, ejection; see
+//! `observed`). Invariant: what is in flight is only ever cut while draining, each kind at its own deadline.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::crowd::Crowd;
 use super::deadlines::Deadlines;
-use super::in_flight::{Counts, InFlight, Refused};
-use super::observed::{Health, Observed};
+use super::in_flight::{Counts, Freed, InFlight, Refused};
+use super::observed::{Ejections, Health, Observed};
 use crate::model::{Address, Instant, Kind};
 
 /// See the file's head.
@@ -18,7 +19,8 @@ use crate::model::{Address, Instant, Kind};
 pub struct Endpoint {
     address: Address,
     in_flight: InFlight,
-    observed: Observed,
+    pub(super) observed: Observed,
+    crowd: Arc<Crowd>,
     /// Woken when a draining endpoint becomes empty, or drains no more.
     pub(super) changed: Notify,
     deadlines: Mutex<Option<Deadlines>>,
@@ -27,12 +29,18 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// A new, active endpoint with nothing in flight.
+    /// A new, active endpoint with nothing in flight, alone in its version.
     pub fn new(address: impl Into<Address>) -> Self {
+        Self::of(address, Arc::default())
+    }
+
+    /// The same for one of a version's.
+    pub(super) fn of(address: impl Into<Address>, crowd: Arc<Crowd>) -> Self {
         Self {
             address: address.into(),
             in_flight: InFlight::new(),
-            observed: Observed::default(),
+            observed: Observed::new(Instant::now()),
+            crowd,
             changed: Notify::new(),
             deadlines: Mutex::new(None),
             cut: Default::default(),
@@ -58,15 +66,62 @@ impl Endpoint {
         self.observed.health()
     }
 
-    /// Said by its checker, and by nobody else. Returns what it was.
+    /// Said by its checker, and by nobody else. Returns what it was. One that was not able and is up is admitted anew,
+    /// with slow start.
     pub fn set_health(&self, health: Health) -> Health {
-        self.observed.set_health(health)
+        let was = self.observed.set_health(health);
+        if health.is_able() && !was.is_able() {
+            self.admit();
+        }
+        was
+    }
+
+    /// Its slow start begins now, and those who wait for a place look at it.
+    pub fn admit(&self) {
+        self.observed.admit(Instant::now());
+        self.crowd.wake();
     }
 
     /// May take a new request: neither the operator nor what is observed speaks against it. Whether it has room is
-    /// decided by the claim.
+    /// decided by the claim. The first look after an ejection's time is over takes it back.
     pub fn is_available(&self) -> bool {
-        !self.is_draining() && self.health().is_able()
+        !self.is_draining() && self.health().is_able() && !self.is_ejected()
+    }
+
+    /// Set aside for failing.
+    pub fn is_ejected(&self) -> bool {
+        // The clock is read only for one that is out.
+        if !self.observed.is_out() {
+            return false;
+        }
+        let is_back = self.observed.readmit(Instant::now());
+        if is_back {
+            self.crowd.wake();
+        }
+        !is_back && self.observed.is_out()
+    }
+
+    /// What has become of its failures.
+    pub fn ejections(&self) -> Ejections {
+        self.is_ejected();
+        self.observed.ejections(Instant::now())
+    }
+
+    /// How it is, in one word; what the operator wants comes first.
+    pub fn state(&self) -> EndpointState {
+        if self.is_draining() {
+            return EndpointState::Draining;
+        }
+        match self.health() {
+            Health::Down => EndpointState::Down,
+            Health::Checking => EndpointState::Checking,
+            Health::Up | Health::Unchecked if self.is_ejected() => EndpointState::Ejected,
+            Health::Up | Health::Unchecked => EndpointState::Up,
+        }
+    }
+
+    pub(super) fn crowd(&self) -> &Arc<Crowd> {
+        &self.crowd
     }
     /// When what is left will be cut; `None` while active.
     pub fn deadlines(&self) -> Option<Deadlines> {
@@ -115,8 +170,49 @@ impl Endpoint {
     /// # Errors
     /// `Refused` when it drains or has `max_in_flight` requests.
     pub fn claim(self: &Arc<Self>, max_in_flight: u32) -> Result<Claim, Refused> {
+        // Before it is counted: an attempt that begins while an ejection does is of the time before it.
+        let generation = self.observed.generation();
         self.in_flight.claim(Kind::Request, max_in_flight)?;
-        Ok(Claim { endpoint: self.clone(), kind: Kind::Request })
+        Ok(Claim { endpoint: self.clone(), kind: Kind::Request, generation })
+    }
+
+    /// The same for a request that will wait if it is full: its `Crowd` is woken when a place is given up.
+    pub(super) fn claim_or_wait(self: &Arc<Self>, max_in_flight: u32) -> Result<Claim, Refused> {
+        let generation = self.observed.generation();
+        self.in_flight.claim_or_wait(max_in_flight)?;
+        Ok(Claim { endpoint: self.clone(), kind: Kind::Request, generation })
+    }
+
+    fn tell(&self, freed: Freed) {
+        if freed.is_drained {
+            self.changed.notify_waiters();
+        }
+        if freed.is_awaited {
+            self.crowd.wake();
+        }
+    }
+}
+
+/// See `Endpoint::state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointState {
+    Checking,
+    Up,
+    Down,
+    Ejected,
+    Draining,
+}
+
+impl EndpointState {
+    /// As in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Checking => "checking",
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Ejected => "ejected",
+            Self::Draining => "draining",
+        }
     }
 }
 
@@ -125,6 +221,8 @@ impl Endpoint {
 pub struct Claim {
     endpoint: Arc<Endpoint>,
     kind: Kind,
+    /// Ejections there had been when it began.
+    pub(super) generation: u8,
 }
 
 impl Claim {
@@ -138,15 +236,15 @@ impl Claim {
 
     /// The exchange turned out to be of another kind.
     pub fn convert(&mut self, to: Kind) {
-        self.endpoint.in_flight.convert(self.kind, to);
+        let freed = self.endpoint.in_flight.convert(self.kind, to);
         self.kind = to;
+        self.endpoint.tell(freed);
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if self.endpoint.in_flight.release(self.kind) {
-            self.endpoint.changed.notify_waiters();
-        }
+        let freed = self.endpoint.in_flight.release(self.kind);
+        self.endpoint.tell(freed);
     }
 }

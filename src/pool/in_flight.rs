@@ -1,10 +1,11 @@
-//! One word that holds an endpoint's in-flight counts by kind and its drain bit.
+//! One word that holds an endpoint's in-flight counts by kind, its drain bit, and whether somebody waits for a place.
 //!
 //! Why one word: counting a request and testing the drain bit must be one atomic step, else a request could slip in
-//! between "drain is set, count is zero" and its own count. The word is generic over its atomic so that the same
-//! code runs under loom.
+//! between "drain is set, count is zero" and its own count. So must finding it full and saying that one waits, else the
+//! last place could be given up in between and nobody be told. The word is generic over its atomic so that the same code
+//! runs under loom.
 //!
-//! Layout: bits 0..24 requests, 24..44 streams, 44..63 upgrades, 63 drain.
+//! Layout: bits 0..24 requests, 24..44 streams, 44..62 upgrades, 62 awaited, 63 drain.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,6 +13,7 @@ use crate::model::Kind;
 
 const STREAMS: u32 = 24;
 const UPGRADES: u32 = 44;
+const AWAITED: u64 = 1 << 62;
 const DRAIN: u64 = 1 << 63;
 
 /// Why a claim was refused.
@@ -58,8 +60,17 @@ impl Counts {
 
     fn of(word: u64) -> Self {
         let part = |from: u32, to: u32| ((word >> from) & ((1 << (to - from)) - 1)) as u32;
-        Self { requests: part(0, STREAMS), streams: part(STREAMS, UPGRADES), upgrades: part(UPGRADES, 63) }
+        Self { requests: part(0, STREAMS), streams: part(STREAMS, UPGRADES), upgrades: part(UPGRADES, 62) }
     }
+}
+
+/// Whom the end of a request concerns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Freed {
+    /// It was the last one of a draining endpoint: those who wait for the drain must be woken.
+    pub(super) is_drained: bool,
+    /// Somebody waits for its place. Told once; who is woken says again that it waits if it still has to.
+    pub(super) is_awaited: bool,
 }
 
 /// The atomic operations the word needs; one implementation for the product, one for loom.
@@ -99,22 +110,41 @@ impl<W: Word> InFlight<W> {
             .map_err(|word| refusal(word, kind, max_requests).unwrap_or(Refused::Full))
     }
 
-    /// Counts one less; true if that emptied a draining endpoint, so that its waiters must be woken.
-    pub(super) fn release(&self, kind: Kind) -> bool {
-        let before = self.0.update(|word| Some(word - one(kind))).unwrap_or_else(|word| word);
-        before - one(kind) == DRAIN
+    /// The same for a request that waits if there is no place: then the next one given up is told of it.
+    pub(super) fn claim_or_wait(&self, max_requests: u32) -> Result<(), Refused> {
+        let refused = |word| refusal(word, Kind::Request, max_requests);
+        let next = |word| match refused(word) {
+            None => Some(word + one(Kind::Request)),
+            Some(Refused::Full) => Some(word | AWAITED),
+            Some(Refused::Draining) => None,
+        };
+        let (Ok(before) | Err(before)) = self.0.update(next);
+        refused(before).map_or(Ok(()), Err)
+    }
+
+    /// Counts one less.
+    pub(super) fn release(&self, kind: Kind) -> Freed {
+        self.free(kind, 0)
     }
 
     /// Moves one from `from` to `to`: a request that turned out to be a stream or an upgrade.
-    pub(super) fn convert(&self, from: Kind, to: Kind) {
-        let _ = self.0.update(|word| Some(word - one(from) + one(to)));
+    pub(super) fn convert(&self, from: Kind, to: Kind) -> Freed {
+        self.free(from, one(to))
+    }
+
+    fn free(&self, kind: Kind, more: u64) -> Freed {
+        // Only requests take the place of one.
+        let told = if kind == Kind::Request { AWAITED } else { 0 };
+        let next = |word: u64| (word - one(kind) + more) & !told;
+        let (Ok(before) | Err(before)) = self.0.update(|word| Some(next(word)));
+        Freed { is_drained: next(before) & !AWAITED == DRAIN, is_awaited: before & told != 0 }
     }
 
     /// True if nothing is in flight at the moment the bit is set.
     pub(super) fn set_draining(&self, draining: bool) -> bool {
         let flip = |word| Some(if draining { word | DRAIN } else { word & !DRAIN });
         let before = self.0.update(flip).unwrap_or_else(|word| word);
-        before & !DRAIN == 0
+        before & !DRAIN & !AWAITED == 0
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -184,8 +214,8 @@ mod tests {
         w.claim(Kind::Stream, 9).unwrap();
         assert!(!w.set_draining(true));
         assert_eq!(w.claim(Kind::Request, 9), Err(Refused::Draining));
-        assert!(!w.release(Kind::Request));
-        assert!(w.release(Kind::Stream));
+        assert!(!w.release(Kind::Request).is_drained);
+        assert!(w.release(Kind::Stream).is_drained);
         assert!(w.set_draining(false));
         assert_eq!(w.claim(Kind::Request, 9), Ok(()));
     }
@@ -198,7 +228,7 @@ mod tests {
             let w = Arc::new(Loom::new());
             let theirs = w.clone();
             let claimer = loom::thread::spawn(move || match theirs.claim(Kind::Request, 9) {
-                Ok(()) => theirs.release(Kind::Request),
+                Ok(()) => theirs.release(Kind::Request).is_drained,
                 Err(refused) => {
                     assert_eq!(refused, Refused::Draining);
                     false
@@ -219,9 +249,39 @@ mod tests {
             w.claim(Kind::Request, 9).unwrap();
             w.set_draining(true);
             let theirs = w.clone();
-            let other = loom::thread::spawn(move || theirs.release(Kind::Request));
-            let mine = w.release(Kind::Request);
+            let other = loom::thread::spawn(move || theirs.release(Kind::Request).is_drained);
+            let mine = w.release(Kind::Request).is_drained;
             assert!(mine ^ other.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn only_the_end_of_a_request_makes_a_place_and_it_is_told_once() {
+        let w = InFlight::<AtomicU64>::new();
+        w.claim(Kind::Request, 9).unwrap();
+        w.claim(Kind::Stream, 9).unwrap();
+        assert_eq!(w.claim_or_wait(1), Err(Refused::Full));
+        assert_eq!(w.release(Kind::Stream), Freed::default());
+        assert!(w.convert(Kind::Request, Kind::Upgrade).is_awaited, "a tunnel takes no request's place");
+        assert_eq!(w.claim_or_wait(1), Ok(()));
+        assert_eq!(w.claim_or_wait(1), Err(Refused::Full));
+        w.set_draining(true);
+        assert_eq!(w.claim_or_wait(1), Err(Refused::Draining));
+        assert_eq!(w.release(Kind::Upgrade), Freed::default());
+        assert_eq!(w.release(Kind::Request), Freed { is_drained: true, is_awaited: true });
+        assert_eq!(w.counts().total(), 0);
+    }
+
+    /// Whatever the interleaving: who finds no place gets the one that is given up, or is told of it.
+    #[test]
+    fn loom_nobody_waits_for_a_place_that_is_free() {
+        loom::model(|| {
+            let w = Arc::new(Loom::new());
+            w.claim(Kind::Request, 1).unwrap();
+            let theirs = w.clone();
+            let other = loom::thread::spawn(move || theirs.release(Kind::Request).is_awaited);
+            let claimed = w.claim_or_wait(1).is_ok();
+            assert!(claimed ^ other.join().unwrap());
         });
     }
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::crowd::Crowd;
 use super::deadlines::Deadlines;
 use super::endpoint::Endpoint;
 use super::in_flight::Counts;
@@ -65,7 +66,10 @@ impl Registry {
     /// drains no more.
     pub fn endpoint(&self, key: &EndpointKey) -> Arc<Endpoint> {
         let mut entries = self.entries();
-        let new = || Entry::new(Arc::new(Endpoint::new(key.address.clone())));
+        let is_of_same = |other: &&EndpointKey| other.split == key.split && other.version == key.version;
+        let other = entries.keys().find(is_of_same).and_then(|other| entries.get(other));
+        let crowd = other.map_or_else(Arc::<Crowd>::default, |other| other.endpoint.crowd().clone());
+        let new = || Entry::new(Arc::new(Endpoint::of(key.address.clone(), crowd)));
         let entry = entries.entry(key.clone()).or_insert_with(new);
         if std::mem::take(&mut entry.removed) {
             entry.empty_since = None;
@@ -197,6 +201,14 @@ mod tests {
         assert!(!again.is_draining());
         assert_eq!(again.counts().requests, 1);
         drop(claim);
+    }
+
+    #[test]
+    fn the_endpoints_of_a_version_are_one_crowd() {
+        let registry = Registry::default();
+        let other = EndpointKey { version: VersionName::new("v2").unwrap(), ..key(2) };
+        let crowds = [key(1), other, key(3)].map(|key| registry.endpoint(&key).crowd().clone());
+        assert!(Arc::ptr_eq(&crowds[0], &crowds[2]) && !Arc::ptr_eq(&crowds[0], &crowds[1]));
     }
 
     #[test]

@@ -16,18 +16,18 @@ use super::exchange::Exchange;
 use super::outgoing::Outgoing;
 use super::retry::{self, Failure, Next, Stage, Standing};
 use super::send::{Answer, at_endpoint, discard};
-use super::view::View;
+use super::view::{VersionView, View};
 use super::worker::Worker;
 use crate::config::{HeaderEdits, OnUnavailable, Split};
 use crate::model::Instant;
-use crate::pool::{Claim, RetryPermit, Unavailable, WaitingGuard};
+use crate::pool::{By, Claim, Pool, RetryPermit, Unavailable, WaitingGuard};
 
 /// How often a request that waits for an endpoint tries one.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// One request on its way.
 pub(super) struct Trip<'a> {
-    worker: &'a Rc<Worker>,
+    pub(super) worker: &'a Rc<Worker>,
     early: &'a Early,
     selector: Selector,
     view: Rc<View>,
@@ -62,7 +62,8 @@ impl<'a> Trip<'a> {
         let mut view = view.clone();
         loop {
             let (choice, picked) = selector.choose(worker, &view, route).ok_or(ProxyError::NoEndpoint)?;
-            let claimed = claim(worker, &view, choice.split, choice.version, 0).ok();
+            let at = (choice.split, choice.version);
+            let claimed = claim_with(worker, &view, &selector, at, 0, claim).ok();
             if claimed.is_none() {
                 let now = worker.view();
                 if !Rc::ptr_eq(&now, &view) && same_route(&now, &view, route) {
@@ -191,7 +192,7 @@ impl<'a> Trip<'a> {
         true
     }
 
-    fn choose_again(&mut self, exchange: &mut Exchange) {
+    pub(super) fn choose_again(&mut self, exchange: &mut Exchange) {
         let now = self.worker.view();
         let route = self.choice.route;
         (self.tried, self.retried) = (0, 0);
@@ -208,13 +209,34 @@ impl<'a> Trip<'a> {
         &self.view.snapshot.config.routes[self.choice.route].request_headers
     }
 
-    fn split(&self) -> &Split {
+    pub(super) fn split(&self) -> &Split {
         &self.view.snapshot.config.splits[self.choice.split]
+    }
+
+    /// The version whose endpoints are tried.
+    pub(super) fn at(&self) -> &VersionView {
+        &self.view.splits[self.choice.split].versions[self.at]
+    }
+
+    pub(super) fn claim(&self) -> Result<(usize, Claim), Unavailable> {
+        self.claim_with(claim)
+    }
+
+    /// For one who waits in line.
+    pub(super) fn claim_or_wait(&self) -> Result<(usize, Claim), Unavailable> {
+        self.claim_with(|by, pool| pool.claim_or_wait(by))
+    }
+
+    fn claim_with(
+        &self,
+        how: impl FnOnce(&mut By<'_>, &Pool) -> Result<(usize, Claim), Unavailable>,
+    ) -> Result<(usize, Claim), Unavailable> {
+        claim_with(self.worker, &self.view, &self.selector, (self.choice.split, self.at), self.tried, how)
     }
 
     fn standing<'s>(&'s self, outgoing: &'s Outgoing, failure: Failure) -> Standing<'s> {
         let split = self.split();
-        let pool = &self.view.splits[self.choice.split].state.versions[self.at].pool;
+        let pool = &self.at().pool;
         Standing {
             retries: &split.retries,
             on_unavailable: &split.on_unavailable,
@@ -222,7 +244,7 @@ impl<'a> Trip<'a> {
             is_replayable: outgoing.is_replayable(),
             was_sent: self.was_sent || !matches!(failure, Failure::Unsent(_)),
             retried: self.retried,
-            has_untried: pool.endpoints().iter().enumerate().any(|(i, e)| self.tried & bit(i) == 0 && e.is_available()),
+            has_untried: pool.has_untried(self.tried),
             stage: self.stage,
             is_stable: self.stable() == Some(self.at),
         }
@@ -257,7 +279,14 @@ impl<'a> Trip<'a> {
     async fn attempt(&mut self, exchange: &mut Exchange, outgoing: &mut Outgoing) -> Result<Answer, Failure> {
         let claimed = match self.claimed.take() {
             Some(claimed) => Ok(claimed),
-            None => claim(self.worker, &self.view, self.choice.split, self.at, self.tried),
+            None => match self.claim() {
+                Ok(claimed) => Ok(claimed),
+                Err(Unavailable::None) => Err(ProxyError::NoEndpoint),
+                Err(Unavailable::Full) if self.was_sent || self.at().pool.rules().queue == 0 => {
+                    Err(ProxyError::Overloaded)
+                }
+                Err(Unavailable::Full) => Box::pin(self.queue(exchange)).await,
+            },
         };
         let (endpoint, claim) = claimed.map_err(Failure::Unsent)?;
         exchange.attempt(claim, self.at);
@@ -284,12 +313,22 @@ fn bit(index: usize) -> u64 {
     1u64.checked_shl(index as u32).unwrap_or(0)
 }
 
-fn claim(worker: &Worker, view: &View, split: usize, version: usize, tried: u64) -> Result<(usize, Claim), ProxyError> {
-    let pool = &view.splits[split].state.versions[version].pool;
-    pool.claim(tried, &mut worker.rng.borrow_mut()).map_err(|why| match why {
-        Unavailable::Full => ProxyError::Overloaded,
-        Unavailable::None => ProxyError::NoEndpoint,
-    })
+/// One who comes while others wait waits behind them.
+fn claim(by: &mut By<'_>, pool: &Pool) -> Result<(usize, Claim), Unavailable> {
+    if pool.has_line() { Err(Unavailable::Full) } else { pool.claim_by(by) }
+}
+
+fn claim_with(
+    worker: &Worker,
+    view: &View,
+    selector: &Selector,
+    (split, version): (usize, usize),
+    tried: u64,
+    how: impl FnOnce(&mut By<'_>, &Pool) -> Result<(usize, Claim), Unavailable>,
+) -> Result<(usize, Claim), Unavailable> {
+    let at = &view.splits[split].versions[version];
+    let mut by = By { tried, key: selector.key(), turns: &at.turns, rng: &mut worker.rng.borrow_mut() };
+    how(&mut by, &at.pool)
 }
 
 /// Whether a route's index means the same in both views.

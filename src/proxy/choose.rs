@@ -4,13 +4,15 @@
 //! has been made ready for its endpoint. Invariants: rules come before sticky, sticky before weights; a closed or
 //! draining version is never chosen but by a `test` rule; the client keeps a bucket number, never a version.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderValue;
 
 use super::view::{SplitView, View};
 use super::worker::Worker;
-use crate::config::{Config, Split, Sticky};
+use crate::balance::hash_of;
+use crate::config::{Balance, Config, HashKey, Split, Sticky};
 use crate::routing::{Bucket, Query, bucket_of, bucket_of_ip, cookie, fits, parse_cookie, pick_by_bucket, set_cookie};
 
 /// Where a request was sent.
@@ -51,6 +53,8 @@ impl Picked {
 #[derive(Debug, Default)]
 pub(super) struct Selector {
     bucket: Option<Bucket>,
+    /// For `balance = "hash"`.
+    key: Option<u64>,
     /// The client has no bucket yet, or one of an earlier rollout: it is told.
     is_new: bool,
     /// The rules that match, and the configuration they are of.
@@ -65,10 +69,18 @@ impl Selector {
         if let Some(sticky) = &config.sticky {
             selector.find_bucket(worker, &view.splits[split], sticky, query);
         }
+        if let Balance::Hash(key) = &config.balance {
+            selector.key = hash_key(key, query);
+        }
         if !config.rules.is_empty() {
             selector.rules = Some((view.snapshot.config.clone(), matching(config, query)));
         }
         selector
+    }
+
+    /// What chooses among the endpoints of the version, hashed.
+    pub(super) fn key(&self) -> Option<u64> {
+        self.key
     }
 
     fn find_bucket(&mut self, worker: &Worker, split: &SplitView, sticky: &Sticky, query: &Query<'_>) {
@@ -112,6 +124,17 @@ impl Selector {
         let Some(Sticky::Cookie { name, ttl }) = &view.snapshot.config.splits[split].sticky else { return None };
         let (bucket, tag) = (self.bucket.filter(|_| self.is_new)?, &view.splits[split].state.rollout_tag);
         HeaderValue::from_str(&set_cookie(name, bucket, tag, *ttl, is_secure)).ok()
+    }
+}
+
+fn hash_key(key: &HashKey, query: &Query<'_>) -> Option<u64> {
+    match key {
+        HashKey::Header(name) => query.headers.get(name).map(|value| hash_of(value.as_bytes())),
+        HashKey::Cookie(name) => cookie(query.headers, name).map(|value| hash_of(value.as_bytes())),
+        HashKey::ClientIp => query.client.map(|ip| match ip.to_canonical() {
+            IpAddr::V4(ip) => hash_of(&ip.octets()),
+            IpAddr::V6(ip) => hash_of(&ip.octets()),
+        }),
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::body::Body;
+use super::deadlines::TOTAL;
 use super::grpc;
 use crate::model::{Cause, Refusal};
 
@@ -99,9 +100,14 @@ impl ProxyError {
         }
     }
 
-    /// What was lacking was lacking here: it says nothing of the endpoint, and must not eject it (faults.md 3.5).
-    pub(crate) fn is_local(self) -> bool {
-        matches!(self, Self::Exhausted)
+    /// Held against the endpoint that was asked; `None` when it is not to blame: never for what we or the client failed to
+    /// do (faults.md 3.5). `is_sent`: the client had sent its whole request by then.
+    pub(crate) fn blame(self, is_sent: bool) -> Option<Cause> {
+        match self {
+            Self::NoEndpoint | Self::Overloaded | Self::Exhausted | Self::Cut => None,
+            Self::Timeout(TOTAL) if !is_sent => None,
+            _ => self.cause(),
+        }
     }
 
     /// Counted for the listener; `None` when the client is not to blame.
@@ -184,3 +190,29 @@ pub(crate) const CLIENT_GONE: StatusCode = match StatusCode::from_u16(499) {
     Ok(status) => status,
     Err(_) => StatusCode::BAD_REQUEST,
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_blamed_for_its_own_failures_only() {
+        for (why, is_sent, blamed) in [
+            (ProxyError::Connect, true, Some(Cause::Connect)),
+            (ProxyError::Tls, true, Some(Cause::Tls)),
+            (ProxyError::Reset, false, Some(Cause::Reset)),
+            (ProxyError::Protocol, true, Some(Cause::Protocol)),
+            (ProxyError::Timeout("first_byte"), true, Some(Cause::Timeout)),
+            (ProxyError::Timeout(TOTAL), true, Some(Cause::Timeout)),
+            (ProxyError::Timeout(TOTAL), false, None),
+            (ProxyError::Overloaded, true, None),
+            (ProxyError::NoEndpoint, true, None),
+            (ProxyError::Cut, true, None),
+            (ProxyError::ClientGone, false, None),
+            (ProxyError::ClientTimeout, false, None),
+            (ProxyError::BodyTooLarge, false, None),
+        ] {
+            assert_eq!(why.blame(is_sent), blamed, "{why:?}, {is_sent}");
+        }
+    }
+}

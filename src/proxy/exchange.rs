@@ -24,7 +24,7 @@ use super::upload::Upload;
 use super::view::{VersionView, View};
 use super::worker::Worker;
 use crate::model::{Cause, Instant, Kind};
-use crate::pool::Claim;
+use crate::pool::{Claim, Outcome};
 
 /// What the access line needs of the request's head, which has gone to the endpoint by then.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ enum End {
 
 /// How one attempt went, for the books of its version.
 #[derive(Clone, Copy, Debug)]
-struct Outcome {
+struct Booked {
     code: u16,
     is_bad: bool,
     latency: Duration,
@@ -78,7 +78,7 @@ pub(super) struct Exchange {
     claim: Option<Claim>,
     attempts: u32,
     /// The first attempt's, once another one has followed.
-    first: Option<Outcome>,
+    first: Option<Booked>,
     first_byte: Option<Duration>,
     upload: Option<Rc<Upload>>,
     bytes_in: u64,
@@ -243,6 +243,11 @@ impl Exchange {
         self.attempts = 0;
     }
 
+    /// It has waited in line, which is not the endpoint's doing.
+    pub(super) fn has_waited(&mut self) {
+        self.attempt_started = Instant::now();
+    }
+
     /// The chosen version has failed: stable gets its chance.
     pub(super) fn goes_to_stable(&mut self) {
         self.picked = Picked::Rescue;
@@ -268,12 +273,14 @@ impl Exchange {
         if why == ProxyError::Cut {
             self.note_cut();
         }
+        self.report_failure(why);
         self.note_first(why.status(), why.status().is_server_error());
     }
 
     /// An answer is thrown away for another attempt.
     pub(super) fn answer_dropped(&mut self, status: StatusCode) {
         self.count_error(Cause::Status);
+        self.report(Outcome::Bad(Cause::Status));
         self.note_first(status, true);
     }
 
@@ -284,7 +291,7 @@ impl Exchange {
     }
 
     fn note_first(&mut self, status: StatusCode, is_bad: bool) {
-        let outcome = Outcome { code: status.as_u16(), is_bad, latency: self.started.elapsed() };
+        let outcome = Booked { code: status.as_u16(), is_bad, latency: self.started.elapsed() };
         self.first.get_or_insert(outcome);
     }
 
@@ -337,11 +344,15 @@ impl Exchange {
     pub(super) fn complete(&mut self) {
         let End::Streaming(status) = self.end else { return };
         self.end = End::Complete(status);
-        if status.is_server_error() {
-            self.count_error(Cause::Status);
+        let cause = if status.is_server_error() {
+            Cause::Status
         } else if self.has_bad_grpc_status() {
-            self.count_error(Cause::Grpc);
-        }
+            Cause::Grpc
+        } else {
+            return self.report(Outcome::Good);
+        };
+        self.count_error(cause);
+        self.report(Outcome::Bad(cause));
     }
 
     fn has_bad_grpc_status(&self) -> bool {
@@ -356,6 +367,7 @@ impl Exchange {
             if why == ProxyError::Cut {
                 self.note_cut();
             }
+            self.report_failure(why);
         }
         self.end = End::Failed(why);
     }

@@ -33,6 +33,7 @@ mod listener;
 mod local;
 mod outgoing;
 mod plane;
+mod queue;
 mod request_id;
 mod retry;
 mod room;

@@ -70,8 +70,7 @@ pub(super) enum Next {
 pub(super) fn next(standing: &Standing<'_>, failure: Failure) -> Next {
     match failure {
         Failure::Unsent(ProxyError::Connect | ProxyError::Tls | ProxyError::NoEndpoint) => unsent(standing, failure),
-        // The next endpoint would lack it too.
-        Failure::Unsent(why) if why.is_local() => Next::GiveUp,
+        // Of what is lacking here the next endpoint would lack it too.
         Failure::Unsent(_) => Next::GiveUp,
         Failure::Sent(_) | Failure::Status(_) => sent(standing, failure),
     }

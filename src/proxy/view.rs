@@ -12,10 +12,11 @@ use http::HeaderValue;
 
 use super::upload::RequestBody;
 use super::worker::Worker;
+use crate::balance::Turns;
 use crate::config::{HostHeader, Listener};
 use crate::model::{Address, ListenerName};
 use crate::net::upstream::{Settings, Upstream};
-use crate::pool::Endpoint;
+use crate::pool::{Endpoint, Pool};
 use crate::routing::{Deck, Shares};
 use crate::state::{Snapshot, SplitState};
 use crate::telemetry::{CodeCell, ListenerCell, VersionCell};
@@ -43,6 +44,11 @@ pub(super) struct SplitView {
 
 pub(super) struct VersionView {
     pub(super) cell: Arc<VersionCell>,
+    pub(super) pool: Arc<Pool>,
+    /// Rollback target and baseline.
+    pub(super) is_stable: bool,
+    /// Of this worker, by `balance = "round_robin"`.
+    pub(super) turns: Rc<RefCell<Turns>>,
     /// For traffic of rules, which counts in no analysis.
     pub(super) rule_cell: Arc<VersionCell>,
     /// In the order of the pool's endpoints.
@@ -98,7 +104,12 @@ impl SplitView {
     fn new(worker: &Worker, snapshot: &Snapshot, index: usize, old: Option<&View>) -> Self {
         let (state, config) = (snapshot.splits[index].clone(), &snapshot.config.splits[index]);
         let same_coin = |s: &&SplitView| s.state.name == state.name && s.state.epoch == state.epoch;
-        let deck = match old.and_then(|v| v.splits.iter().find(same_coin)) {
+        let was = old.and_then(|v| v.splits.iter().find(|s| s.state.name == state.name));
+        let turns = |pool: &Arc<Pool>| {
+            let same = was.and_then(|s| s.versions.iter().find(|v| Arc::ptr_eq(&v.pool, pool)));
+            same.map(|v| v.turns.clone()).unwrap_or_default()
+        };
+        let deck = match was.filter(same_coin) {
             Some(old) => old.deck.clone(),
             None => Rc::new(RefCell::new(Deck::new(&mut worker.rng.borrow_mut()))),
         };
@@ -111,6 +122,9 @@ impl SplitView {
                 || members().map(|(e, host)| (e, settings(worker, snapshot, (index, i), e, host.as_deref())));
             VersionView {
                 cell: cell(state.epoch),
+                pool: v.pool.clone(),
+                is_stable: v.name == state.stable,
+                turns: turns(&v.pool),
                 rule_cell: cell(rule_epoch),
                 upstreams: endpoints().map(|(e, settings)| worker.upstream(e, settings)).collect(),
                 tunnels: endpoints().map(|(e, settings)| worker.tunnels(e, settings)).collect(),
@@ -157,6 +171,7 @@ fn settings(
     Settings {
         idle_cap: split.pool.idle_per_endpoint.div_ceil(worker.of),
         idle_for: split.timeouts.idle,
+        max_age: split.pool.max_age,
         protocol: version.protocol,
         tls: client.zip(name),
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::names::Names;
 use super::owners::KeptOwners;
 use super::{HistoryEntry, Override};
-use crate::config::{EndpointSpec, Split, Target, Version};
+use crate::config::{EndpointSpec, Split, Target, Version, WeighBy};
 use crate::model::{Address, Revision, SplitName, VersionName, Weight, Weights};
 
 /// See the file's head.
@@ -46,6 +46,13 @@ pub(super) struct Kept {
     pub drained_endpoints: Vec<DrainedEndpoint>,
     /// What `epoch` stands for: index, name and weight of each version that takes requests.
     pub coin: Vec<(usize, VersionName, Weight)>,
+    /// With `weigh_by = "endpoints"`: the weights of each version's endpoints that are available, added up, as last told.
+    /// Who is not named has all of them.
+    #[serde(skip)]
+    pub available: BTreeMap<VersionName, u64>,
+    /// What follows from it: the weights in force while there is no override.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_endpoints: Option<Weights>,
     /// Of a sticky split; follows the coin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owners: Option<KeptOwners>,
@@ -71,6 +78,8 @@ impl Kept {
             drained: Vec::new(),
             drained_endpoints: Vec::new(),
             coin: Vec::new(),
+            available: BTreeMap::new(),
+            by_endpoints: None,
             owners: None,
         };
         kept.settle(split);
@@ -79,7 +88,8 @@ impl Kept {
 
     /// The weights in force.
     pub fn weights(&self) -> &Weights {
-        self.override_.as_ref().map_or(&self.file_weights, |o| &o.weights)
+        let by_itself = self.by_endpoints.as_ref().unwrap_or(&self.file_weights);
+        self.override_.as_ref().map_or(by_itself, |o| &o.weights)
     }
 
     pub fn is_held(&self) -> bool {
@@ -115,9 +125,38 @@ impl Kept {
 
     /// Makes coin and owners what the orders now say.
     pub fn settle(&mut self, split: &Split) {
+        self.by_endpoints = (split.weigh_by == WeighBy::Endpoints).then(|| self.weigh(split));
         self.coin = self.draw(split);
         let before = self.owners.take();
         self.owners = split.sticky.as_ref().and_then(|_| KeptOwners::under(before.as_ref(), &self.coin, split));
+    }
+
+    /// The file's weights times what each version has in endpoints. While nobody has any, as if all were there: then
+    /// `on_unavailable` decides.
+    fn weigh(&self, split: &Split) -> Weights {
+        let has = |v: &Version| u64::from(v.weight.value()) * self.has(v);
+        let all = |v: &Version| u64::from(v.weight.value()) * all_of(v).max(1);
+        let is_dark = split.versions.iter().all(|v| has(v) == 0);
+        let weigh = |v: &Version| if is_dark { all(v) } else { has(v) };
+        // Weights end at a million: larger products are made smaller, none of them to nothing.
+        let largest = split.versions.iter().map(weigh).max().unwrap_or_default();
+        let scale = largest.div_ceil(u64::from(Weight::MAX)).max(1);
+        let weight = |v: &Version| u32::try_from(weigh(v).div_ceil(scale)).ok().and_then(|w| Weight::new(w).ok());
+        split.versions.iter().map(|v| (v.name.clone(), weight(v).unwrap_or_default())).collect()
+    }
+
+    /// As told, but never more than the file gives and the operator leaves.
+    fn has(&self, version: &Version) -> u64 {
+        let drains = |a: &Address| self.drains(&version.name, a);
+        let left = |(a, w): (&Address, u32)| if drains(a) { 0 } else { u64::from(w) };
+        let given: u64 = version.weighted_addresses().map(left).sum();
+        let is_counted = version.weighted_addresses().count() == version.endpoints.len();
+        match self.available.get(&version.name) {
+            Some(told) if is_counted => given.min(*told),
+            Some(told) => *told,
+            None if is_counted => given,
+            None => all_of(version),
+        }
     }
 
     fn draw(&self, split: &Split) -> Vec<(usize, VersionName, Weight)> {
@@ -128,4 +167,9 @@ impl Kept {
             .filter_map(|(i, v)| weights.weight(&v.name).filter(|w| !w.is_zero()).map(|w| (i, v.name.clone(), w)))
             .collect()
     }
+}
+
+/// Of all endpoints that the file names.
+fn all_of(version: &Version) -> u64 {
+    version.endpoints.iter().map(|e| u64::from(e.weight)).sum()
 }

@@ -16,7 +16,7 @@ use super::secure::Secured;
 use super::{Coin, Snapshot, SplitState, VersionState};
 use crate::config::{Config, Drain, Route, Split, Version};
 use crate::model::{Address, Instant, RouteName, SplitName};
-use crate::pool::{Deadlines, Endpoint, EndpointKey, Health, Member, Pool, Registry};
+use crate::pool::{Deadlines, Endpoint, EndpointKey, Health, Member, Pool, Registry, Rules};
 use crate::rate::Limiter;
 use crate::routing::{Owners, RouteTable};
 
@@ -125,10 +125,10 @@ fn pool(
     endpoint: Lookup<'_>,
 ) -> Arc<Pool> {
     let places = names.places(version);
-    let limit = split.pool.max_in_flight;
+    let rules = Rules::from(split);
     let fits = |pool: &&Arc<Pool>| {
         let addresses = pool.endpoints().iter().map(|e| e.address());
-        pool.max_in_flight() == limit
+        *pool.rules() == rules
             && addresses.eq(places.iter().map(|place| &place.address))
             && pool.weights().iter().eq(places.iter().map(|place| &place.weight))
             && pool.hosts().iter().eq(places.iter().map(|place| &place.host))
@@ -138,12 +138,26 @@ fn pool(
         let endpoint = endpoint(&key(split, version, place.address.clone()));
         Member { endpoint, weight: place.weight, host: place.host.clone() }
     };
-    let new = || Arc::new(Pool::new(places.iter().map(find), limit));
+    let new = || Arc::new(Pool::with_rules(places.iter().map(find), rules.clone()));
     was.filter(fits).map_or_else(new, Arc::clone)
 }
 
 fn key(split: &Split, version: &Version, address: Address) -> EndpointKey {
     EndpointKey { split: split.name.clone(), version: version.name.clone(), address }
+}
+
+/// Endpoints that a version has got besides those it had take their full share only after a while.
+pub(super) fn admit_new(old: &Snapshot, new: &Snapshot) {
+    for split in &new.splits {
+        let Some(was) = old.split(split.name.as_str()) else { continue };
+        for version in &split.versions {
+            let Some(was) = was.version(version.name.as_str()).map(|v| v.pool.endpoints()) else { continue };
+            let is_new = |e: &&Arc<Endpoint>| !was.iter().any(|old| Arc::ptr_eq(old, e));
+            // With nobody to compare to, all of them would be slow together.
+            let added = version.pool.endpoints().iter().filter(is_new).filter(|_| !was.is_empty());
+            added.for_each(|endpoint| endpoint.admit());
+        }
+    }
 }
 
 /// Sets the drain bit of every endpoint as the plan says.

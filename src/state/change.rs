@@ -1,5 +1,6 @@
 //! A change, as whoever wants it writes it down, and what comes of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::names::Resolved;
@@ -23,6 +24,9 @@ pub enum Change {
     Release { split: SplitName },
     /// No new requests for a version, or for one of its endpoints (`host:port` as in the file).
     Drain { split: SplitName, version: VersionName, endpoint: Option<String> },
+    /// What each version of a split with `weigh_by = "endpoints"` has in available endpoints, their weights added up. No
+    /// order of anybody's: no revision, no history, but a new coin.
+    Available { split: SplitName, available: BTreeMap<VersionName, u64> },
     /// Takes a drain back.
     Undrain { split: SplitName, version: VersionName, endpoint: Option<String> },
 }

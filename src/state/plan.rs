@@ -3,7 +3,7 @@
 //! Pure. Invariants: a plan's revision is one above the book's; every split of its configuration is in its book;
 //! `None` means that nothing would change, and then no revision is used up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::book::{Book, Kept};
@@ -11,8 +11,9 @@ use super::names::{Names, Resolved};
 use super::orders::{self, Goal, Mark};
 use super::precedence::{Verdict, held_conflict, reconcile};
 use super::{ApplyError, Change, HistoryEntry, Order};
-use crate::config::{Config, NameTarget, Split};
+use crate::config::{Config, NameTarget, Split, WeighBy};
 use crate::model::{Revision, SplitName, VersionName, Weights};
+use crate::pool::Rules;
 
 /// How many of the newest history entries the state file carries.
 const RECENT: usize = 20;
@@ -51,6 +52,7 @@ pub(super) fn plan(before: &Before<'_>, order: &Order) -> Result<Option<Plan>, A
             reload((before.book, before.names), known, config, order, before.at).map_err(ApplyError::HeldConflict)
         }
         Change::Resolved { name, addresses } => Ok(resolved(before, name, addresses)),
+        Change::Available { split, available } => Ok(weigh(before, split, available)),
         Change::SetWeights { split, .. }
         | Change::Rollback { split, .. }
         | Change::Release { split }
@@ -118,8 +120,28 @@ fn carry_out(kept: &mut Kept, split: &Split, before: &Before<'_>, order: &Order)
         Change::Undrain { version, endpoint, .. } => {
             orders::undrain(kept, split, before.names, version, endpoint.as_deref())
         }
-        Change::Reload { .. } | Change::Resolved { .. } => Ok(false),
+        Change::Reload { .. } | Change::Resolved { .. } | Change::Available { .. } => Ok(false),
     }
+}
+
+/// The state with other endpoints available: no revision is used up, and nothing is told, since nobody asked for it.
+fn weigh(before: &Before<'_>, name: &SplitName, available: &BTreeMap<VersionName, u64>) -> Option<Plan> {
+    let split = before.config.splits.iter().find(|s| s.name == *name && s.weigh_by == WeighBy::Endpoints)?;
+    let was = before.book.splits.get(name)?;
+    let mut kept = Kept { available: available.clone(), ..was.clone() };
+    kept.settle(split);
+    if kept == *was {
+        return None;
+    }
+    let mut book = before.book.clone();
+    if kept.coin != was.coin {
+        book.epoch += 1;
+        kept.epoch = book.epoch;
+    }
+    book.splits.insert(name.clone(), kept);
+    let touched = [name.clone()].into();
+    let (config, names) = (before.config.clone(), before.names.clone());
+    Some(Plan { book, config, touched, events: Vec::new(), names })
 }
 
 /// The state under a new file. `was` is the file before it; at start there is none, and only what is remembered
@@ -195,7 +217,7 @@ fn reloaded(
 /// Whether requests would see other endpoints, limits or rules.
 fn requests_differ(a: &Split, b: &Split) -> bool {
     let seen = |s: &Split| s.versions.iter().map(|v| (v.name.clone(), v.endpoints.clone())).collect::<Vec<_>>();
-    a.pool.max_in_flight != b.pool.max_in_flight || a.rules != b.rules || seen(a) != seen(b)
+    a.weigh_by != b.weigh_by || Rules::from(a) != Rules::from(b) || a.rules != b.rules || seen(a) != seen(b)
 }
 
 /// A plan in the making.
@@ -260,6 +282,7 @@ fn kind(change: &Change) -> &'static str {
         Change::Undrain { .. } => "undrain",
         // Has no history.
         Change::Resolved { .. } => "resolved",
+        Change::Available { .. } => "available",
     }
 }
 

@@ -197,7 +197,7 @@ impl Store {
         }
         match order.change {
             Change::Resolved { .. } => Ok(self.swap_alone(&mut writer, &now, plan, secured)),
-            Change::Reload { .. } | Change::Rollback { .. } => {
+            Change::Reload { .. } | Change::Rollback { .. } | Change::Available { .. } => {
                 Ok(self.swap_then_write(&mut writer, &now, plan, secured))
             }
             _ => self.write_then_swap(&mut writer, &now, (plan, secured), &order.change),
@@ -255,6 +255,7 @@ impl Store {
         let next = build::snapshot(&plan, secured, Some(now), &|key| self.registry.endpoint(key), now.persisted);
         build::settle_drains(&plan, &next, Instant::now());
         build::settle_health(Some(now), &next);
+        build::admit_new(now, &next);
         self.swap(Arc::new(next));
         build::remove_gone(&self.registry, &now.config, &plan, Instant::now());
         writer.names = plan.names;
@@ -266,6 +267,7 @@ impl Store {
         // Before the swap: an endpoint that comes back must not take requests while its version drains.
         build::settle_drains(&plan, &next, Instant::now());
         build::settle_health(Some(now), &next);
+        build::admit_new(now, &next);
         self.swap(Arc::new(next));
         build::remove_gone(&self.registry, &now.config, &plan, Instant::now());
         writer.book = plan.book;

@@ -483,3 +483,81 @@ fn every_change_is_one_log_line() {
     assert!(lines[1].contains("event=\"held\"") && lines[1].contains("the file wants v1 1, v2 1"), "{text}");
     assert_eq!(lines.len(), 2);
 }
+
+/// A split whose weights follow its endpoints: two of each version.
+fn by_endpoints(dir: &std::path::Path) -> Arc<crate::config::Config> {
+    let shop = split("shop", &[("v1", 3), ("v2", 1), ("v3", 0)]);
+    config(dir, vec![crate::config::Split { weigh_by: crate::config::WeighBy::Endpoints, ..shop }])
+}
+
+fn available(pairs: &[(&str, u64)]) -> Change {
+    let available = pairs.iter().map(|(v, n)| (name(v), *n)).collect();
+    Change::Available { split: split_name("shop"), available }
+}
+
+#[test]
+fn weights_follow_available_endpoints_without_a_revision() {
+    let dir = dir();
+    let store = open(by_endpoints(dir.path()));
+    assert_eq!(in_force(&store), "v1 6, v2 2, v3 0");
+    let (before, history) = (shop_of(&store), store.history(None, 50, None).len());
+    let applied = apply(&store, available(&[("v1", 1), ("v2", 2), ("v3", 2)])).unwrap();
+    assert!(applied.changed && applied.events.is_empty());
+    let now = shop_of(&store);
+    assert_eq!((in_force(&store).as_str(), now.revision), ("v1 3, v2 2, v3 0", before.revision));
+    assert!(now.epoch > before.epoch, "another coin is another epoch");
+    assert_eq!(now.coin, Coin(vec![(0, w(3)), (1, w(2))]));
+    assert_eq!(store.history(None, 50, None).len(), history);
+    let again = apply(&store, available(&[("v1", 1), ("v2", 2), ("v3", 2)])).unwrap();
+    assert!(!again.changed && Arc::ptr_eq(&again.snapshot.splits[0], &now));
+    // More than the file gives is not believed; a version that nobody names has all it is given.
+    apply(&store, available(&[("v1", 9)])).unwrap();
+    assert_eq!(in_force(&store), "v1 6, v2 2, v3 0");
+    // With nobody left the weights are as if all were there: `on_unavailable` decides.
+    apply(&store, available(&[("v1", 0), ("v2", 0), ("v3", 0)])).unwrap();
+    assert_eq!(in_force(&store), "v1 6, v2 2, v3 0");
+    assert!(!apply(&open(shop(&dir.path().join("other"), &BOTH)), available(&[("v1", 0)])).unwrap().changed);
+}
+
+#[test]
+fn an_override_stands_above_the_number_of_endpoints() {
+    let dir = dir();
+    let store = open(by_endpoints(dir.path()));
+    done(&store, shift(&[("v1", 1), ("v2", 1), ("v3", 1)]));
+    let epoch = shop_of(&store).epoch;
+    apply(&store, available(&[("v1", 1), ("v2", 0), ("v3", 2)])).unwrap();
+    assert_eq!((in_force(&store).as_str(), shop_of(&store).epoch), ("v1 1, v2 1, v3 1", epoch));
+    done(&store, release());
+    assert_eq!(in_force(&store), "v1 3, v2 0, v3 0");
+    apply(&store, available(&[("v1", 2), ("v2", 2), ("v3", 2)])).unwrap();
+    done(&store, drain("v1", Some(endpoints("v1")[0])));
+    assert_eq!(in_force(&store), "v1 3, v2 2, v3 0", "a drain does not wait to be told");
+    assert_eq!(shop_of(&store).file_weights, weights(&[("v1", 3), ("v2", 1), ("v3", 0)]));
+}
+
+#[test]
+fn a_start_with_weights_by_endpoints_is_no_change() {
+    let dir = dir();
+    let first = open(by_endpoints(dir.path())).snapshot().revision;
+    assert_eq!(open(by_endpoints(dir.path())).snapshot().revision, first);
+}
+
+#[test]
+fn an_endpoint_added_later_starts_slowly_and_the_first_ones_do_not() {
+    let (dir, registry) = (dir(), Arc::<Registry>::default());
+    let slow = |mut config: crate::config::Config, count: usize| {
+        config.splits[0].drain.slow_start = Duration::from_secs(3600);
+        config.splits[0].versions[0].endpoints.truncate(count);
+        Arc::new(config)
+    };
+    let file = || (*shop(dir.path(), &BOTH)).clone();
+    let store = open_with(slow(file(), 1), &registry);
+    reload(&store, slow(file(), 2));
+    let pool = store.snapshot().splits[0].versions[0].pool.clone();
+    let mut rng = fastrand::Rng::with_seed(4);
+    let new = (0..1000).filter(|_| pool.claim(0, &mut rng).unwrap().0 == 1).count();
+    assert!((45..150).contains(&new), "one in eleven, not {new} of 1000");
+    let pool = store.snapshot().splits[0].versions[1].pool.clone();
+    let second = (0..1000).filter(|_| pool.claim(0, &mut rng).unwrap().0 == 1).count();
+    assert!((400..600).contains(&second), "{second}");
+}

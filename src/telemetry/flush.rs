@@ -128,7 +128,13 @@ mod tests {
             ratio,
             file_ratio: 0.5,
             in_flight: 3,
-            endpoints: vec![EndpointGauges { address: "10.0.0.1:9000".into(), up: true, draining: true, in_flight: 2 }],
+            endpoints: vec![EndpointGauges {
+                address: "10.0.0.1:9000".into(),
+                up: true,
+                draining: true,
+                ejections: 4,
+                in_flight: 2,
+            }],
             checks: vec![("pass", 7), ("fail", 1)],
         };
         Gauges {
@@ -306,6 +312,7 @@ mod tests {
             ("weir_split_revision{split='shop'}", 17.0),
             ("weir_endpoint_up{endpoint='10.0.0.1:9000',split='shop',version='v1'}", 1.0),
             ("weir_endpoint_draining{endpoint='10.0.0.1:9000',split='shop',version='v1'}", 1.0),
+            ("weir_ejections_total{endpoint='10.0.0.1:9000',split='shop',version='v1'}", 4.0),
             ("weir_endpoint_requests_in_flight{endpoint='10.0.0.1:9000',split='shop',version='v1'}", 2.0),
             ("weir_health_checks_total{result='pass',split='shop',version='v1'}", 7.0),
             ("weir_health_checks_total{result='fail',split='shop',version='v2'}", 1.0),

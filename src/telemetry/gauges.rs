@@ -69,12 +69,14 @@ pub struct VersionGauges {
     pub checks: Vec<(&'static str, u64)>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct EndpointGauges {
     pub address: String,
-    /// Its checks do not speak against it.
+    /// Its checks do not speak against it, and it is not ejected.
     pub up: bool,
     pub draining: bool,
+    /// Since it is known.
+    pub ejections: u64,
     pub in_flight: u64,
 }
 

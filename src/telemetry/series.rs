@@ -32,6 +32,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("weir_spilled_requests_total", "Requests that went to other versions, since theirs had no endpoint to use."),
     ("weir_rescued_requests_total", "Requests that failed at their version and were answered by stable."),
     ("weir_drain_aborted_total", "Requests, streams and tunnels that a drain or the end of the process has cut."),
+    ("weir_ejections_total", "Times the endpoint was set aside for failures in a row."),
     ("weir_tls_handshakes_total", "TLS handshakes of clients by result."),
     ("weir_accept_errors_total", "Times that accepting failed or had to wait, by what was lacking."),
     ("weir_shed_connections_total", "Client connections closed for the sake of others."),
@@ -50,7 +51,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("weir_split_override", "Weights set at runtime are in force."),
     ("weir_split_held", "Weights are held against the file by a rollback."),
     ("weir_split_revision", "Number of the change that last touched the split."),
-    ("weir_endpoint_up", "The endpoint has passed its checks, or has none."),
+    ("weir_endpoint_up", "The endpoint has passed its checks, or has none, and is not ejected."),
     ("weir_endpoint_draining", "The endpoint takes no new request."),
     ("weir_endpoint_requests_in_flight", "Requests, streams and tunnels of the endpoint not yet ended."),
     ("weir_connections", "Open client connections."),
@@ -270,6 +271,7 @@ impl Series {
         let labels: Labels<'_> =
             &[("split", split.as_str()), ("version", version.as_str()), ("endpoint", shows.address.as_str())];
         gauge(&self.recorder, "weir_endpoint_up", labels, f64::from(shows.up));
+        counter(&self.recorder, "weir_ejections_total", labels).absolute(shows.ejections);
         gauge(&self.recorder, "weir_endpoint_draining", labels, f64::from(shows.draining));
         gauge(&self.recorder, "weir_endpoint_requests_in_flight", labels, shows.in_flight as f64);
     }
@@ -290,7 +292,7 @@ impl Series {
             Shown::Name(name) => gauge(&self.recorder, "weir_dns_stale_seconds", &[("name", name)], 0.0),
             // Still up: "down" would wake somebody for an endpoint that was taken away on purpose.
             Shown::Endpoint(key, address) => {
-                let gone = EndpointGauges { address: address.clone(), up: true, draining: false, in_flight: 0 };
+                let gone = EndpointGauges { address: address.clone(), up: true, ..EndpointGauges::default() };
                 self.show_endpoint(key, &gone);
             }
         }

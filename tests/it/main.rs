@@ -7,6 +7,7 @@
 
 mod admin_api;
 mod ambiguous;
+mod balance;
 mod certificates;
 mod check;
 mod cli;
@@ -15,6 +16,7 @@ mod descriptors;
 mod dns;
 mod drain;
 mod drain_protocols;
+mod eject;
 mod errors;
 mod faulty_origin;
 mod floods;
@@ -34,10 +36,12 @@ mod metrics;
 mod mixed;
 mod oddities;
 mod proxy_header;
+mod queue;
 mod reload;
 mod rescue;
 mod retries;
 mod rollback;
+mod rolling;
 mod routes_full;
 mod rules;
 mod shutdown;

@@ -9,7 +9,8 @@ use crate::support::{
 };
 
 const POST: &str = "POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 2\r\n\r\nhi";
-const HOLD: &str = "on_unavailable = \"hold\"\nhold = { timeout = \"10s\", requests = 5 }";
+/// Without ejection each request tries, so that those that wait can be counted.
+const HOLD: &str = "on_unavailable = \"hold\"\nhold = { timeout = \"10s\", requests = 5 }\neject = { errors = 0 }";
 
 /// Load while a canary of 20 % loses its only endpoint.
 fn load_over_a_death(line: &str) -> (Report, Weir) {
@@ -27,6 +28,19 @@ fn requests(admin: Admin, version: &str, code: &str) -> usize {
     admin.count("weir_requests_total", &[("version", version), ("code", code)]) as usize
 }
 
+/// Requests of a dead version: the first ones found nobody listening (502), then it was ejected (503).
+fn failed(admin: Admin, version: &str) -> usize {
+    requests(admin, version, "502") + requests(admin, version, "503")
+}
+
+/// Failed attempts of the canary, of both kinds.
+fn errors(admin: Admin) -> usize {
+    let count = |reason| admin.count("weir_errors_total", &[("version", "v2"), ("reason", reason)]) as usize;
+    assert!(count("connect") >= 5, "it takes five to be ejected");
+    // One may have been under way when it died.
+    count("connect") + count("no-endpoint") + count("reset")
+}
+
 fn responses(admin: Admin, code: &str) -> usize {
     admin.count("weir_responses_total", &[("code", code)]) as usize
 }
@@ -42,13 +56,13 @@ fn spill_hides_a_dead_canary_from_clients_and_not_from_its_books() {
     report.expect_no_failure();
     let (total, admin) = (report.served.len(), weir.admin);
     wait_for_books(admin, total);
-    let (served, spilled) = (report.by_version()["v2"], requests(admin, "v2", "502"));
+    let (served, spilled) = (report.by_version()["v2"], failed(admin, "v2"));
     assert!(spilled > 0 && requests(admin, "v2", "200") == served, "{spilled}, {served}");
     assert_eq!(admin.count("weir_spilled_requests_total", &[("version", "v2")]) as usize, spilled);
-    assert_eq!(admin.count("weir_errors_total", &[("version", "v2"), ("reason", "connect")]) as usize, spilled);
+    assert_eq!(errors(admin), spilled);
     let share = (served + spilled) as f64 - total as f64 / 5.0;
     assert!(share.abs() <= 2.0 * 128.0, "it keeps its share: off by {share} of {total}");
-    assert_eq!((responses(admin, "200"), responses(admin, "502")), (total, 0));
+    assert_eq!((responses(admin, "200"), responses(admin, "502") + responses(admin, "503")), (total, 0));
     assert_eq!(admin.count("weir_errors_total", &[("version", "v1")]), 0.0);
     assert_eq!(admin.count("weir_retries_total", &[]), 0.0, "a spill is no retry");
     let spills = || weir.stdout().lines().filter(|line| line.contains("\"picked\":\"spill\"")).count();
@@ -60,8 +74,11 @@ fn fail_costs_exactly_the_canarys_share() {
     let (report, weir) = load_over_a_death("on_unavailable = \"fail\"");
     wait_for_books(weir.admin, report.served.len() + report.failures.len());
     let failed = report.failures.len();
-    assert!(failed > 0 && report.failures.iter().all(|f| f.contains(" 502 ")), "{:?}", report.failures.first());
-    assert_eq!((requests(weir.admin, "v2", "502"), responses(weir.admin, "502")), (failed, failed));
+    let is_ours = |f: &String| f.contains(" 502 ") || f.contains(" 503 ");
+    assert!(failed > 0 && report.failures.iter().all(is_ours), "{:?}", report.failures.first());
+    assert_eq!(self::failed(weir.admin, "v2"), failed);
+    assert_eq!(responses(weir.admin, "502") + responses(weir.admin, "503"), failed);
+    assert_eq!(errors(weir.admin), failed);
     assert_eq!(requests(weir.admin, "v1", "200"), report.by_version()["v1"], "stable is not touched");
     assert_eq!(weir.admin.count("weir_spilled_requests_total", &[]), 0.0);
 }
@@ -74,7 +91,7 @@ fn a_spill_takes_any_request_and_goes_where_somebody_is() {
     let mut client = weir.connect();
     assert!((0..30).all(|_| client.ask(POST).unwrap().text() == "v3"), "over two dead versions, POST too");
     wait_for_books(weir.admin, 30);
-    let failed = requests(weir.admin, "v1", "502") + requests(weir.admin, "v2", "502");
+    let failed = failed(weir.admin, "v1") + failed(weir.admin, "v2");
     assert!((10..30).contains(&failed), "{failed} of 30 were those of dead versions");
     assert_eq!(weir.admin.count("weir_spilled_requests_total", &[]) as usize, failed, "once a request");
     let weir = Weir::start(&Conf::two((1, dead), (1, other_dead)));

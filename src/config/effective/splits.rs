@@ -5,9 +5,41 @@ use toml::Value;
 use super::routes::one_match;
 use super::{limit, table, text, texts, time};
 use crate::config::{
-    EndpointSpec, Hold, HostHeader, OnUnavailable, Protocol, Retries, RetryOn, Rule, RuleChoice, Split, Sticky,
-    UpstreamTimeouts, sizes,
+    Balance, Eject, EndpointSpec, HashKey, Hold, HostHeader, OnUnavailable, Protocol, Retries, RetryOn, Rule,
+    RuleChoice, Split, Sticky, UpstreamTimeouts, WeighBy, sizes,
 };
+
+pub fn weigh_by(by: WeighBy) -> &'static str {
+    match by {
+        WeighBy::Weight => "weight",
+        WeighBy::Endpoints => "endpoints",
+    }
+}
+
+pub fn balance(b: &Balance) -> &'static str {
+    match b {
+        Balance::LeastRequests => "least_requests",
+        Balance::RoundRobin => "round_robin",
+        Balance::Hash(_) => "hash",
+    }
+}
+
+pub fn hash(key: &HashKey) -> Value {
+    match key {
+        HashKey::ClientIp => table([("by", text("client_ip"))]),
+        HashKey::Header(name) => table([("by", text("header")), ("name", text(name.as_str()))]),
+        HashKey::Cookie(name) => table([("by", text("cookie")), ("name", text(name))]),
+    }
+}
+
+pub fn eject(e: Option<&Eject>) -> Value {
+    let Some(e) = e else { return table([("errors", Value::Integer(0))]) };
+    table([
+        ("errors", Value::Integer(e.errors.into())),
+        ("for", time(e.duration)),
+        ("max_percent", Value::Integer(e.max_percent.into())),
+    ])
+}
 
 pub fn unavailable(on: &OnUnavailable) -> &'static str {
     match on {

@@ -20,9 +20,9 @@ pub struct RawDefaults {
     pub retries: RawRetries,
     /// Active checks of endpoints.
     pub health: RawHealth,
-    #[schemars(extend("x-weir-not-yet" = true))]
+    /// Failures in a row that take an endpoint out for a time.
     pub eject: RawEject,
-    /// How leaving endpoints finish.
+    /// How leaving endpoints finish, and new ones begin.
     pub drain: RawDrain,
     /// Connections and requests per endpoint.
     pub pool: RawPool,
@@ -40,6 +40,8 @@ pub struct RawSplit {
     /// How an endpoint is chosen among those of a version.
     #[serde(default)]
     pub balance: RawBalance,
+    /// What of a request is hashed, with `balance = "hash"`; default: the client's address.
+    pub hash: Option<RawHash>,
     /// Keep a user on the version they got.
     pub sticky: Option<RawSticky>,
     /// What happens when a version has no endpoint to use.
@@ -60,10 +62,10 @@ pub struct RawSplit {
     /// Active checks of endpoints.
     #[serde(default)]
     pub health: RawHealth,
+    /// Failures in a row that take an endpoint out for a time.
     #[serde(default)]
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub eject: RawEject,
-    /// How leaving endpoints finish.
+    /// How leaving endpoints finish, and new ones begin.
     #[serde(default)]
     pub drain: RawDrain,
     /// Connections and requests per endpoint.
@@ -153,7 +155,7 @@ impl Default for RawUpstreamTimeouts {
     }
 }
 
-/// How leaving endpoints finish.
+/// How leaving endpoints finish, and new ones begin.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawDrain {
@@ -161,8 +163,7 @@ pub struct RawDrain {
     pub timeout: Dur,
     /// The same for WebSocket and CONNECT streams, which are told to close before it.
     pub upgraded_timeout: Dur,
-    /// A new endpoint's share grows over this time.
-    #[schemars(extend("x-weir-not-yet" = true))]
+    /// The share of an endpoint that is new, or back, grows over this time; `0s` = at once.
     pub slow_start: Dur,
 }
 
@@ -182,14 +183,24 @@ pub struct RawPool {
     /// Requests in flight; above it the endpoint counts as full.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_in_flight: u32,
-    /// Requests that wait for a full version.
-    #[schemars(extend("x-weir-not-yet" = true))]
+    /// Requests that wait while every endpoint of a version is full, per version.
+    #[schemars(range(min = 0, max = 1_000_000))]
     pub queue: u32,
+    /// How long they wait, then 503.
+    pub queue_timeout: Dur,
+    /// A connection older than this takes no new request; `0s` = no limit.
+    pub max_age: Dur,
 }
 
 impl Default for RawPool {
     fn default() -> Self {
-        Self { idle_per_endpoint: 64, max_in_flight: 1024, queue: 0 }
+        Self {
+            idle_per_endpoint: 64,
+            max_in_flight: 1024,
+            queue: 0,
+            queue_timeout: Dur::secs(1),
+            max_age: Dur::secs(0),
+        }
     }
 }
 
@@ -198,7 +209,6 @@ impl Default for RawPool {
 pub enum RawWeighBy {
     #[default]
     Weight,
-    #[schemars(extend("x-weir-not-yet" = true))]
     Endpoints,
 }
 
@@ -207,10 +217,26 @@ pub enum RawWeighBy {
 pub enum RawBalance {
     #[default]
     LeastRequests,
-    #[schemars(extend("x-weir-not-yet" = true))]
     RoundRobin,
-    #[schemars(extend("x-weir-not-yet" = true))]
     Hash,
+}
+
+/// What of a request is hashed: equal values go to the same endpoint.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawHash {
+    pub by: RawHashBy,
+    /// Of the header or cookie.
+    pub name: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawHashBy {
+    #[default]
+    ClientIp,
+    Header,
+    Cookie,
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -376,14 +402,18 @@ pub enum RawHealthKind {
     Off,
 }
 
-/// Consecutive failures take an endpoint out.
+/// Failures in a row that take an endpoint out for a time.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawEject {
+    /// So many in a row; 0 = never.
+    #[schemars(range(min = 0, max = 1000))]
     pub errors: u32,
+    /// The first time; each time in a row that follows twice as long, up to five minutes.
     #[serde(rename = "for")]
     pub duration: Dur,
-    #[schemars(range(min = 0, max = 100))]
+    /// Of a version's endpoints that may be out at a time; one may be always, but for stable's last.
+    #[schemars(range(min = 1, max = 100))]
     pub max_percent: u32,
 }
 

@@ -8,6 +8,7 @@ mod address;
 mod certificates;
 mod conditions;
 mod edits;
+mod endpoints;
 mod health;
 mod listeners;
 mod matches;

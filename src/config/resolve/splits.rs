@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::upstream::upstream;
-use super::{Context, health, retries, rules, sticky};
+use super::{Context, endpoints, health, retries, rules, sticky};
 use crate::config::defaults::DNS_REFRESH;
 use crate::config::durations;
 use crate::config::error::Code;
 use crate::config::path::Path;
 use crate::config::raw::{RawConfig, RawHostHeader, RawProtocol, RawSplit, RawVersion};
-use crate::config::{Drain, HostHeader, PoolLimits, Protocol, Split, UpstreamTimeouts, Version};
+use crate::config::{Drain, HostHeader, Protocol, Split, UpstreamTimeouts, Version};
 use crate::model::{SplitName, VersionName, Weight};
 
 pub fn splits(raw: &RawConfig, admin: Option<SocketAddr>, cx: &mut Context<'_>) -> Vec<Split> {
@@ -29,6 +29,8 @@ fn split(name: &str, raw: &RawSplit, admin: Option<SocketAddr>, path: &Path, cx:
     Some(Split {
         name,
         stable: stable?,
+        weigh_by: endpoints::weigh_by(raw.weigh_by),
+        balance: endpoints::balance(raw, path, cx),
         expose_version: raw.expose_version,
         sticky,
         on_unavailable: sticky::on_unavailable(raw, path, cx),
@@ -41,8 +43,13 @@ fn split(name: &str, raw: &RawSplit, admin: Option<SocketAddr>, path: &Path, cx:
             stall: raw.timeouts.stall.limit(),
             idle: raw.timeouts.idle.limit(),
         },
-        drain: Drain { timeout: raw.drain.timeout.0, upgraded_timeout: raw.drain.upgraded_timeout.0 },
-        pool: PoolLimits { idle_per_endpoint: raw.pool.idle_per_endpoint, max_in_flight: raw.pool.max_in_flight },
+        eject: endpoints::eject(&raw.eject, &path.key("eject"), cx),
+        drain: Drain {
+            timeout: raw.drain.timeout.0,
+            upgraded_timeout: raw.drain.upgraded_timeout.0,
+            slow_start: raw.drain.slow_start.0,
+        },
+        pool: endpoints::pool(&raw.pool, &path.key("pool"), cx),
         versions,
     })
 }

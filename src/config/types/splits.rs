@@ -17,6 +17,8 @@ pub struct Split {
     pub name: SplitName,
     /// Rollback target: as written, else the version of the largest weight (the first of equals).
     pub stable: VersionName,
+    pub weigh_by: WeighBy,
+    pub balance: Balance,
     /// Answers carry `weir-version`.
     pub expose_version: bool,
     pub sticky: Option<Sticky>,
@@ -25,6 +27,8 @@ pub struct Split {
     /// In order; the first that matches wins; they come before sticky and weights.
     pub rules: Vec<Rule>,
     pub timeouts: UpstreamTimeouts,
+    /// `None`: no endpoint is ever ejected.
+    pub eject: Option<Eject>,
     pub drain: Drain,
     pub pool: PoolLimits,
     /// In file order; names unique; at least one has a weight above 0.
@@ -36,6 +40,46 @@ impl Split {
     pub fn weights(&self) -> Weights {
         self.versions.iter().map(|v| (v.name.clone(), v.weight)).collect()
     }
+}
+
+/// What a version's share follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeighBy {
+    /// Its weight.
+    #[default]
+    Weight,
+    /// Its weight, times that of its endpoints that are available.
+    Endpoints,
+}
+
+/// How one of a version's endpoints is chosen. All respect the endpoints' weights.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// The less busy of two random ones.
+    #[default]
+    LeastRequests,
+    RoundRobin,
+    /// Equal keys to the same endpoint; a request without a key as `LeastRequests`.
+    Hash(HashKey),
+}
+
+/// What of a request is hashed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashKey {
+    ClientIp,
+    Header(HeaderName),
+    Cookie(String),
+}
+
+/// Failures in a row that take an endpoint out for a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Eject {
+    /// So many in a row, 1 to 1000.
+    pub errors: u32,
+    /// How long the first time, above zero; longer if it happens again and again.
+    pub duration: Duration,
+    /// Of a version's endpoints that may be out at a time, 1 to 100.
+    pub max_percent: u32,
 }
 
 /// How a user stays on the version they got.
@@ -132,6 +176,8 @@ pub struct Drain {
     pub timeout: Duration,
     /// After this its tunnels are.
     pub upgraded_timeout: Duration,
+    /// Over this time the share of an endpoint that is new, or back, grows; zero: at once.
+    pub slow_start: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -140,6 +186,12 @@ pub struct PoolLimits {
     pub idle_per_endpoint: usize,
     /// Requests in flight per endpoint, over all workers; above it the endpoint counts as full.
     pub max_in_flight: u32,
+    /// Requests of one version that wait while its endpoints are full, over all workers.
+    pub queue: u32,
+    /// How long one waits, above zero.
+    pub queue_timeout: Duration,
+    /// A connection older than this takes no new request; `None`: no limit.
+    pub max_age: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -188,7 +188,7 @@ mod tests {
     async fn only_http2_connections_fail_when_nothing_is_acknowledged() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         for (protocol, limit) in [(Protocol::Http2, Some(UNACKNOWLEDGED)), (Protocol::Auto, None)] {
-            let settings = Settings { idle_cap: 0, idle_for: None, protocol, tls: None };
+            let settings = Settings { idle_cap: 0, idle_for: None, max_age: None, protocol, tls: None };
             let (stream, _) = connect(&listener.local_addr().unwrap().into(), settings).await.unwrap();
             let found = socket2::SockRef::from(stream.tcp().unwrap()).tcp_user_timeout().unwrap();
             assert_eq!(found.filter(|limit| !limit.is_zero()), limit);

@@ -22,6 +22,7 @@ use super::dial::Stream;
 use super::error::{DialError, SendError, SendFault};
 use super::interim::{Watch, Watched};
 use super::{HEAD_LIMIT, SendBody, Upstream};
+use crate::model::Instant;
 use crate::net::body::Received;
 
 /// How long an upload may go on after its early answer (faults.md 3.2).
@@ -38,11 +39,17 @@ pub(super) struct Http1<B> {
     watch: Arc<Watch>,
     /// Of the settings it was made with.
     pub(super) generation: u32,
+    /// When it is too old for a new request.
+    pub(super) ends: Option<Instant>,
 }
 
 impl<B: SendBody> Http1<B> {
     /// Starts to speak over a new stream.
-    pub(super) async fn new(upstream: &Rc<Upstream<B>>, stream: Stream, generation: u32) -> Result<Self, DialError> {
+    pub(super) async fn new(
+        upstream: &Rc<Upstream<B>>,
+        stream: Stream,
+        (generation, ends): (u32, Option<Instant>),
+    ) -> Result<Self, DialError> {
         let watch = Arc::new(Watch::default());
         let io = TokioIo::new(Watched::new(stream, watch.clone()));
         let handshake = Builder::new().writev(false).max_header_size(HEAD_LIMIT).handshake(io).await;
@@ -54,7 +61,7 @@ impl<B: SendBody> Http1<B> {
             },
             None,
         );
-        Ok(Self { sender, task, watch, generation })
+        Ok(Self { sender, task, watch, generation, ends })
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -63,6 +70,10 @@ impl<B: SendBody> Http1<B> {
 
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
+    }
+
+    pub(super) fn is_old(&self, now: Instant) -> bool {
+        self.ends.is_some_and(|ends| now >= ends)
     }
 
     /// The future is the head of the answer. (Not an async function: that would copy the request twice more.)

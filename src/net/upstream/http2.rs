@@ -49,11 +49,17 @@ pub(super) struct Http2 {
     is_closed: Cell<bool>,
     /// From the first tick that finds no stream on it.
     idle_since: Cell<Option<Instant>>,
+    /// When it is too old for a new request.
+    ends: Option<Instant>,
 }
 
 impl Http2 {
     /// Starts to speak over a new stream; waits for the peer's SETTINGS. Cancel safe.
-    pub(super) async fn new<B: SendBody>(upstream: &Rc<Upstream<B>>, stream: Stream) -> Result<Rc<Self>, DialError> {
+    pub(super) async fn new<B: SendBody>(
+        upstream: &Rc<Upstream<B>>,
+        stream: Stream,
+        ends: Option<Instant>,
+    ) -> Result<Rc<Self>, DialError> {
         let scheme = if matches!(stream, Stream::Tls(_)) { Scheme::HTTPS } else { Scheme::HTTP };
         let (sender, mut connection) = builder().handshake(stream).await.map_err(DialError::handshake)?;
         settings(&sender, &mut connection).await?;
@@ -64,7 +70,7 @@ impl Http2 {
         };
         upstream.spawn(run, Some(open.clone()));
         let (held, is_closed, idle_since) = (Cell::new(0), Cell::new(false), Cell::new(None));
-        Ok(Rc::new(Self { sender, scheme, open, held, is_closed, idle_since }))
+        Ok(Rc::new(Self { sender, scheme, open, held, is_closed, idle_since, ends }))
     }
 
     /// Whether new requests may use it.
@@ -289,6 +295,7 @@ impl Shared {
     pub(super) fn tidy(&self, now: Instant, idle_limit: Option<Duration>, draining: bool) {
         let keeps = |connection: &Rc<Http2>| {
             connection.is_open()
+                && connection.ends.is_none_or(|ends| now < ends)
                 && connection.idle_for(now).is_none_or(|idle| !draining && idle_limit.is_none_or(|limit| idle < limit))
         };
         let gone: Vec<_> = self.0.borrow_mut().extract_if(.., |connection| !keeps(connection)).collect();

@@ -63,6 +63,9 @@ pub struct Settings {
     pub idle_cap: usize,
     /// Life of a connection that is not used; `None` = no limit.
     pub idle_for: Option<Duration>,
+    /// Age at which a connection takes no new request; each has a little less, by chance, so that they do not all end
+    /// together. `None` = no limit.
+    pub max_age: Option<Duration>,
     pub protocol: Protocol,
     /// TLS and the name that the certificate must have. Its ALPN is set here, by `protocol`.
     pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
@@ -141,6 +144,7 @@ impl<B: SendBody> Upstream<B> {
         let mut known = self.settings.borrow_mut();
         if known.0.connects_like(&settings) {
             known.1.idle_for = settings.idle_for;
+            known.1.max_age = settings.max_age;
             known.0 = settings;
             return;
         }
@@ -191,7 +195,7 @@ impl<B: SendBody> Upstream<B> {
         let limit = self.settings.borrow().0.idle_for;
         let old = |i: &mut Idle<B>| {
             let idle_for = now - *i.since.get_or_insert(now);
-            draining || i.connection.is_closed() || limit.is_some_and(|l| idle_for >= l)
+            draining || i.connection.is_closed() || i.connection.is_old(now) || limit.is_some_and(|l| idle_for >= l)
         };
         let gone: Vec<_> = self.idle.borrow_mut().extract_if(.., old).collect();
         drop(gone);
@@ -210,7 +214,9 @@ impl<B: SendBody> Upstream<B> {
 
     fn put_idle(&self, connection: Http1<B>) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.idle_cap.get() && connection.generation == self.generation.get() {
+        let is_wanted = idle.len() < self.idle_cap.get() && connection.generation == self.generation.get();
+        // The clock is read only where there is a limit.
+        if is_wanted && !(connection.ends.is_some() && connection.is_old(Instant::now())) {
             idle.push(Idle { connection, since: None });
         }
     }
@@ -236,6 +242,11 @@ impl<B: SendBody> Upstream<B> {
 /// `DialError::Connect` and `DialError::Tls`.
 pub async fn connect(address: &Address, settings: Settings) -> Result<(Stream, Speaks), DialError> {
     dial::connect(address, with_alpn(settings)).await
+}
+
+/// When a connection made now takes no new request any more: after nine tenths of its time or a little later.
+fn ends(max_age: Option<Duration>) -> Option<Instant> {
+    Instant::now().checked_add(max_age?.mul_f64(0.9 + 0.1 * fastrand::f64()))
 }
 
 fn with_alpn(mut settings: Settings) -> Settings {

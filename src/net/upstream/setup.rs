@@ -14,7 +14,7 @@ use super::dial::{self, Speaks, Stream};
 use super::error::DialError;
 use super::http1::Http1;
 use super::http2::{Http2, STREAMS};
-use super::{Lease, SendBody, Settings, Upstream};
+use super::{Lease, SendBody, Settings, Upstream, ends};
 use crate::config::Protocol;
 
 /// See the file's head.
@@ -114,12 +114,15 @@ async fn lead<B: SendBody>(upstream: &Rc<Upstream<B>>) -> Result<Lease<B>, DialE
 
 async fn connect<B: SendBody>(upstream: &Rc<Upstream<B>>) -> Result<Lease<B>, DialError> {
     let (settings, generation) = (upstream.settings.borrow().1.clone(), upstream.generation.get());
+    let max_age = settings.max_age;
     let (stream, speaks) = open(upstream, settings).await?;
     upstream.setup.last.set(Some(speaks));
     match speaks {
-        Speaks::Http1 => Ok(Lease::http1(upstream, Http1::new(upstream, stream, generation).await?, false)),
+        Speaks::Http1 => {
+            Ok(Lease::http1(upstream, Http1::new(upstream, stream, (generation, ends(max_age))).await?, false))
+        }
         Speaks::Http2 => {
-            let connection = Http2::new(upstream, stream).await?;
+            let connection = Http2::new(upstream, stream, ends(max_age)).await?;
             upstream.setup.places.set(connection.places().max(1));
             let slot = connection.slot().ok_or_else(|| DialError::handshake(NoStreams))?;
             if generation == upstream.generation.get() {

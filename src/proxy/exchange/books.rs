@@ -1,18 +1,19 @@
-//! The end of an exchange: its counts and its access line.
+//! The books of an exchange: what its endpoint hears of each attempt, and at the end its counts and its access line.
 //!
-//! Invariant: written once, when the exchange is dropped, whatever ended it.
+//! Invariant: the end is written once, when the exchange is dropped, whatever ended it.
 
 use std::time::Duration;
 
-use super::{End, Exchange, Head, Outcome};
+use super::{Booked, End, Exchange, Head};
+use crate::pool::Outcome;
 use crate::proxy::choose::Choice;
 use crate::proxy::client::Protocol;
-use crate::proxy::error::CLIENT_GONE;
+use crate::proxy::error::{CLIENT_GONE, ProxyError};
 use crate::telemetry::{Finish, Line};
 
 impl Exchange {
     /// How the last attempt went.
-    fn outcome(&self, latency: Duration) -> Outcome {
+    fn outcome(&self, latency: Duration) -> Booked {
         let latency = self.first_byte.filter(|_| self.is_stream).unwrap_or(latency);
         let (code, is_bad) = match self.end {
             End::Open | End::Streaming(_) => (CLIENT_GONE, false),
@@ -20,7 +21,22 @@ impl Exchange {
             // Cut in the middle: the client saw the status of the head, the books say what went wrong.
             End::Failed(why) => (why.status(), why.status().is_server_error()),
         };
-        Outcome { code: code.as_u16(), is_bad, latency }
+        Booked { code: code.as_u16(), is_bad, latency }
+    }
+
+    /// How the present attempt went, for its endpoint: once per attempt. (A client that goes away says nothing of it.)
+    pub(super) fn report(&self, outcome: Outcome) {
+        if let (Some(claim), Some(version)) = (&self.claim, self.version_at()) {
+            version.pool.report(claim, outcome, version.is_stable);
+        }
+    }
+
+    /// The same, if it was the endpoint's doing.
+    pub(super) fn report_failure(&self, why: ProxyError) {
+        let is_sent = self.upload.as_ref().is_none_or(|upload| upload.ended.get().is_some());
+        if let Some(cause) = why.blame(is_sent) {
+            self.report(Outcome::Bad(cause));
+        }
     }
 
     fn write_books(&self, choice: Choice, latency: Duration) {

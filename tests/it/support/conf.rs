@@ -12,6 +12,8 @@ pub struct Conf {
     versions: Vec<(String, u32, Vec<String>)>,
     /// More keys of versions.
     extra: Vec<(String, String)>,
+    /// Endpoints with weights of their own.
+    weighted: Vec<(SocketAddr, u32)>,
     scheme: &'static str,
     admin: String,
     tail: String,
@@ -27,6 +29,7 @@ impl Conf {
             shop: String::new(),
             versions: versions.iter().map(|(name, weight, e)| ((*name).to_owned(), *weight, texts(e))).collect(),
             extra: Vec::new(),
+            weighted: Vec::new(),
             scheme: "",
             admin: "bind = \"127.0.0.1:0\"\n".to_owned(),
             tail: String::new(),
@@ -98,6 +101,12 @@ impl Conf {
         self
     }
 
+    /// Gives an endpoint a weight.
+    pub fn weigh(mut self, endpoint: SocketAddr, weight: u32) -> Self {
+        self.weighted.push((endpoint, weight));
+        self
+    }
+
     /// Adds a key to one version's table; the split's own keys are `split`.
     pub fn version(mut self, name: &str, line: &str) -> Self {
         self.extra.push((name.to_owned(), line.to_owned()));
@@ -127,6 +136,10 @@ impl Conf {
             let endpoints: Vec<String> = endpoints.iter().map(|e| format!("{}{e}", self.scheme)).collect();
             let extra: String = self.extra.iter().filter(|(n, _)| n == name).map(|(_, l)| format!(", {l}")).collect();
             text += &format!("{name} = {{ weight = {weight}, endpoints = {endpoints:?}{extra} }}\n");
+        }
+        for (endpoint, weight) in &self.weighted {
+            let table = format!("{{ address = \"{endpoint}\", weight = {weight} }}");
+            text = text.replace(&format!("\"{endpoint}\""), &table);
         }
         text + &format!("[admin]\n{admin}state_dir = \"@DIR@/state\"\n{tail}")
     }

@@ -110,6 +110,33 @@ fn idle_connections_are_bounded_and_age() {
 }
 
 #[test]
+fn an_old_connection_takes_no_new_request() {
+    local(async {
+        let (listener, address) = listener().await;
+        let aged = |age| Settings { max_age: Some(age), ..cleartext(Protocol::Auto) };
+        let upstream = upstream_with(address, aged(Duration::from_secs(60)));
+        for (age, kept) in [(Duration::from_secs(60), true), (Duration::ZERO, false)] {
+            upstream.configure(aged(age));
+            let mut lease = upstream.dial(None).await.unwrap();
+            let mut wire = Wire::accept(&listener).await;
+            origin(async move {
+                wire.head().await;
+                wire.write(OK).await;
+                wire.ended().await;
+            });
+            read(send(&mut lease, get("/")).await.unwrap()).await;
+            lease.give_back();
+            until("it is settled", || kept == (upstream.idle.borrow().len() == 1)).await;
+            let now = Instant::now();
+            upstream.tidy(now + Duration::from_secs(50), false);
+            assert_eq!(upstream.idle.borrow().len(), usize::from(kept));
+            upstream.tidy(now + Duration::from_secs(61), false);
+            until("it is too old", || live(&upstream) == 0).await;
+        }
+    });
+}
+
+#[test]
 fn interim_answers_are_handed_over_while_the_answer_is_awaited() {
     local(async {
         let (_upstream, mut lease, mut wire) = connected().await;

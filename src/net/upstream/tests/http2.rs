@@ -321,6 +321,24 @@ fn an_unused_connection_ages_and_a_used_one_does_not() {
 }
 
 #[test]
+fn an_old_connection_finishes_what_it_has_and_takes_nothing_new() {
+    local(async {
+        let origin = Origin::new(|_| {}, answer).await;
+        let settings = Settings { max_age: Some(Duration::from_secs(10)), ..cleartext(Protocol::Http2) };
+        let upstream = upstream_with(origin.address, settings);
+        let mut lease = upstream.dial(None).await.unwrap();
+        let now = Instant::now();
+        upstream.tidy(now + Duration::from_secs(8), false);
+        drop(upstream.checkout().expect("not old yet"));
+        upstream.tidy(now + Duration::from_secs(11), false);
+        assert!(upstream.checkout().is_none());
+        assert_eq!(read(send(&mut lease, get("/")).await.unwrap()).await.0, "ok");
+        lease.give_back();
+        until("it has ended", || live(&upstream) == 0).await;
+    });
+}
+
+#[test]
 fn what_was_made_with_other_settings_serves_no_new_request() {
     local(async {
         let origin = Origin::new(|_| {}, answer).await;

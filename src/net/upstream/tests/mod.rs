@@ -40,7 +40,7 @@ fn local(test: impl Future<Output = ()>) {
 }
 
 fn cleartext(protocol: Protocol) -> Settings {
-    Settings { idle_cap: 4, idle_for: None, protocol, tls: None }
+    Settings { idle_cap: 4, idle_for: None, max_age: None, protocol, tls: None }
 }
 
 fn upstream_with(address: SocketAddr, settings: Settings) -> Rc<Upstream<TestBody>> {

@@ -14,6 +14,7 @@ pub use round_robin::Turns;
 ///
 /// Why not the smaller of the two loads: with weights 10 and 1 an idle small one would get every second request. Why not
 /// the smaller of the loads with one more each: then it would get nothing while there is little to do.
+#[inline]
 pub fn less_busy((first, load, weight): (usize, u32, u32), (second, load2, weight2): (usize, u32, u32)) -> usize {
     let after = (u64::from(load2) + 1) * u64::from(weight);
     if after <= u64::from(load) * u64::from(weight2) { second } else { first }

@@ -84,21 +84,25 @@ impl Endpoint {
 
     /// May take a new request: neither the operator nor what is observed speaks against it. Whether it has room is
     /// decided by the claim. The first look after an ejection's time is over takes it back.
+    #[inline]
     pub fn is_available(&self) -> bool {
         !self.is_draining() && self.health().is_able() && !self.is_ejected()
     }
 
     /// Set aside for failing.
+    #[inline]
     pub fn is_ejected(&self) -> bool {
         // The clock is read only for one that is out.
-        if !self.observed.is_out() {
-            return false;
-        }
+        self.observed.is_out() && !self.comes_back()
+    }
+
+    #[cold]
+    fn comes_back(&self) -> bool {
         let is_back = self.observed.readmit(Instant::now());
         if is_back {
             self.crowd.wake();
         }
-        !is_back && self.observed.is_out()
+        is_back || !self.observed.is_out()
     }
 
     /// What has become of its failures.

@@ -82,6 +82,7 @@ impl<W: Word> Observed<W> {
         }
     }
 
+    #[inline]
     pub(super) fn health(&self) -> Health {
         Health::of(self.health.load(Ordering::Acquire))
     }
@@ -92,11 +93,13 @@ impl<W: Word> Observed<W> {
     }
 
     /// Set aside, perhaps with its time over.
+    #[inline]
     pub(super) fn is_out(&self) -> bool {
         ejection::is_out(self.standing.read())
     }
 
     /// What an attempt that begins now is of.
+    #[inline]
     pub(super) fn generation(&self) -> u8 {
         ejection::generation(self.standing.read())
     }

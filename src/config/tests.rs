@@ -226,7 +226,7 @@ split = "shpo"
 colour = "red"
 [splits.shop]
 stable = "v9"
-health = { interval = "2s" }
+mirror = { version = "v1" }
 [splits.shop.versions]
 v1 = { weight = "90", endpoints = ["127.0.0.1:9001"] }
 "#;
@@ -237,7 +237,7 @@ v1 = { weight = "90", endpoints = ["127.0.0.1:9001"] }
         "unknown-name 6:9 routes[0].split",
         "unknown-key 7:1 routes[0].colour",
         "unknown-name 9:10 splits.shop.stable",
-        "not-yet 10:1 splits.shop.health",
+        "not-yet 10:1 splits.shop.mirror",
         "wrong-type 12:17 splits.shop.versions.v1.weight",
     ];
     assert_eq!(problems(text), expected);

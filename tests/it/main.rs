@@ -24,6 +24,7 @@ mod forwarded;
 mod forwarding;
 mod headers;
 mod health;
+mod health_faults;
 mod http2;
 mod http2_abuse;
 mod http2_origin;

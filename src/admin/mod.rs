@@ -14,6 +14,7 @@ mod guard;
 mod idempotency;
 mod intake;
 mod request;
+mod reserve;
 mod router;
 mod serve;
 #[cfg(test)]

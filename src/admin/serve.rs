@@ -1,6 +1,7 @@
 //! The admin server's connections: few, bounded, and none of them able to keep others out for long.
 //!
-//! Invariant: at most `CONNECTIONS` are open; one that sends no head for `HEADER_TIME`, or reads nothing of its answer
+//! Invariant: they are accepted although the rest of the process has no descriptor left (`reserve`); at most `CONNECTIONS`
+//! are open; one that sends no head for `HEADER_TIME`, or reads nothing of its answer
 //! for `WRITE_TIME`, is closed.
 
 use std::net::SocketAddr;
@@ -17,6 +18,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::reserve::Reserve;
+
 const CONNECTIONS: usize = 256;
 /// Also the life of an idle connection: hyper's header timer runs between requests.
 const HEADER_TIME: Duration = Duration::from_secs(10);
@@ -29,15 +32,15 @@ pub const GRACE: Duration = Duration::from_secs(2);
 /// Serves until `shutdown` is over, then finishes what is being answered, for at most as long as `shutdown` says. Not
 /// cancel safe: dropping it cuts every connection.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = Duration>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let (slots, reserve) = (Arc::new(Semaphore::new(CONNECTIONS)), Reserve::new());
     let (stop, stopped) = watch::channel(());
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
     let grace = loop {
         tokio::select! {
             grace = &mut shutdown => break grace,
-            Some(_) = connections.join_next() => {}
-            (stream, peer, slot) = accept(&listener, &slots) => {
+            Some(_) = connections.join_next() => reserve.refill(),
+            (stream, peer, slot) = accept(&listener, &slots, &reserve) => {
                 connections.spawn(connection(stream, peer, router.clone(), stopped.clone(), slot));
             }
         }
@@ -50,15 +53,18 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
+    reserve: &Reserve,
 ) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
     // `Err` only if the semaphore were closed, which nobody does.
     let slot = slots.clone().acquire_owned().await.ok();
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => return (stream, peer, slot),
+            Err(e) if reserve.give_up(&e) => {}
             Err(e) => {
                 tracing::warn!(error = %e, "the admin listener could not accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
+                reserve.refill();
             }
         }
     }

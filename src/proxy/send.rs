@@ -27,9 +27,11 @@ use crate::net::upstream::{DialError, Lease, SendFault, Upstream};
 const DISCARD_BYTES: usize = 64 << 10;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
 
-/// Without a descriptor for a connection, idle ones are closed and it is tried again: so often, and after so long.
-const ROOM_TRIES: u32 = 3;
-const ROOM_MADE: Duration = Duration::from_millis(5);
+/// Without a descriptor for a connection, idle ones are closed and it is tried again: so often, and after so long. All
+/// together a little longer than a client must have been idle to give way, so that a flood of new ones harms nobody who
+/// was there before.
+const ROOM_TRIES: u32 = 30;
+const ROOM_MADE: Duration = Duration::from_millis(20);
 
 /// The head of an endpoint's answer, and what its body still needs.
 pub(super) struct Answer {

@@ -43,6 +43,9 @@ impl Notifier {
 
     /// To be followed by `ready`, whatever comes of it.
     pub fn reloading(&self) {
+        if self.to.is_none() {
+            return;
+        }
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let usec = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={usec}\nSTATUS=reloading"));

@@ -57,6 +57,7 @@ impl Split {
             timeouts: UpstreamTimeouts::default(),
             drain: Drain::default(),
             pool: PoolLimits { idle_per_endpoint: 64, max_in_flight: 1024 },
+            rollout: None,
             versions,
         }
     }

@@ -3,6 +3,7 @@
 //! Invariant: loading the text gives the same `Config` again, from whatever folder: files are written with their full
 //! path (so that is what names a certificate then). No certificate or key is in it.
 
+mod rollout;
 mod routes;
 mod splits;
 
@@ -131,6 +132,7 @@ fn split(s: &Split) -> Value {
     if let OnUnavailable::Hold(hold) = &s.on_unavailable {
         entries.push(("hold", splits::hold(hold)));
     }
+    entries.extend(s.rollout.as_ref().map(|r| ("rollout", rollout::rollout(r))));
     entries.push(("versions", named(&s.versions, |v| (v.name.as_str(), version(v)))));
     if !s.rules.is_empty() {
         entries.push(("rules", Value::Array(s.rules.iter().map(|r| splits::rule(r, s)).collect())));

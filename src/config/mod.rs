@@ -30,6 +30,8 @@ mod types;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_rollout;
+#[cfg(test)]
 mod tests_routes;
 #[cfg(test)]
 mod tests_secure;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::upstream::upstream;
-use super::{Context, retries, rules, sticky};
+use super::{Context, retries, rollout, rules, sticky};
 use crate::config::error::Code;
 use crate::config::path::Path;
 use crate::config::raw::{RawConfig, RawHostHeader, RawProtocol, RawSplit, RawVersion};
@@ -21,6 +21,7 @@ fn split(name: &str, raw: &RawSplit, admin: Option<SocketAddr>, path: &Path, cx:
     let stable = stable(raw, &versions, path, cx);
     let sticky = sticky::sticky(name, raw, path, cx);
     let rules = rules::rules(raw, &versions, path, cx);
+    let rollout = rollout::rollout(raw, stable.as_ref(), path, cx);
     let name = cx.name(SplitName::new(name), name, path)?;
     Some(Split {
         name,
@@ -39,6 +40,7 @@ fn split(name: &str, raw: &RawSplit, admin: Option<SocketAddr>, path: &Path, cx:
         },
         drain: Drain { timeout: raw.drain.timeout.0, upgraded_timeout: raw.drain.upgraded_timeout.0 },
         pool: PoolLimits { idle_per_endpoint: raw.pool.idle_per_endpoint, max_in_flight: raw.pool.max_in_flight },
+        rollout,
         versions,
     })
 }

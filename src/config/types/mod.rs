@@ -4,6 +4,7 @@
 //! re-checks it. Only `resolve` makes one. Keys that are refused with `not-yet` have no field here.
 
 mod listeners;
+mod rollout;
 mod routes;
 mod splits;
 
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::listeners::*;
+pub use self::rollout::*;
 pub use self::routes::*;
 pub use self::splits::*;
 

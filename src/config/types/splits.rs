@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
-use super::Match;
+use super::{Match, Rollout};
 use crate::config::secure::UpstreamTls;
 use crate::model::{Address, SplitName, VersionName, Weight, Weights};
 
@@ -26,6 +26,8 @@ pub struct Split {
     pub timeouts: UpstreamTimeouts,
     pub drain: Drain,
     pub pool: PoolLimits,
+    /// How its versions are changed, if step by step.
+    pub rollout: Option<Rollout>,
     /// In file order; names unique; at least one has a weight above 0.
     pub versions: Vec<Version>,
 }

@@ -104,7 +104,7 @@ impl Machine {
     }
 
     pub(super) fn next(&self) -> usize {
-        self.step.map_or(0, |step| step + 1)
+        self.step.map_or(0, |step| step.saturating_add(1))
     }
 
     /// The next step, or first somebody's consent to it, or the end.

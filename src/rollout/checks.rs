@@ -85,6 +85,10 @@ impl Checking {
         self.failures = 0;
     }
 
+    pub(super) fn has_room(&self) -> bool {
+        self.question < u64::MAX / 2
+    }
+
     pub(super) fn has_passed(&self) -> bool {
         self.has_passed
     }

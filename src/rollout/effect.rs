@@ -13,6 +13,9 @@ use crate::model::{Actor, CheckName, Source, VersionName};
 pub enum Effect {
     /// Carry out, then send `Done` or `Refused`. It may come again after a crash. Weights, rollback and label are the
     /// same deed when done twice; notices and receipts are told apart by the rollout's id, `seq` and kind.
+    ///
+    /// Weights and label are set only if nobody has changed the split since the rollout last looked (`if_match`); if
+    /// somebody has, that is told first, as an event.
     Do { seq: u64, order: Order },
     /// The step's weights are in force: the analysis judges for it from now on.
     EnterStep(usize),

@@ -40,6 +40,10 @@ impl Machine {
     }
 
     pub(super) fn rolled_back(&mut self, by: &Actor, reason: Option<String>, out: &mut Vec<Effect>) {
+        if self.outbox.has(Order::leads_upward) {
+            let text = format!("{} rolls back while a step is being set: the rollback stands", by.0);
+            out.push(Effect::Log { tone: Tone::Warn, event: "rollout.conflict", text });
+        }
         // It stands above anything still on its way, a rollback of our own among it.
         self.outbox.forget(|order| order.leads_upward() || matches!(order, Order::Rollback { .. }));
         let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));

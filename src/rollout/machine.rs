@@ -158,15 +158,14 @@ impl Machine {
             return;
         }
         match self.phase {
-            Phase::Holding if self.left().is_zero() => self.waited += time,
-            Phase::Holding => self.in_step += time,
-            Phase::Starting => self.waited += time,
+            Phase::Holding if self.left().is_zero() => self.waited = self.waited.saturating_add(time),
+            Phase::Holding => self.in_step = self.in_step.saturating_add(time),
+            Phase::Starting => self.waited = self.waited.saturating_add(time),
             _ => {}
         }
     }
 
     fn tick(&mut self, judged: Option<Judged>, out: &mut Vec<Effect>) {
-        out.extend(self.outbox.again());
         self.judged = judged.or(self.judged.take());
         self.look_for_regression(out);
         if self.is_watched() {
@@ -174,6 +173,8 @@ impl Machine {
         }
         self.try_to_go_up(out);
         self.look_for_patience(out);
+        // Last: what a rollback has just made void is not tried again.
+        out.extend(self.outbox.again());
     }
 
     fn done(&mut self, seq: u64, out: &mut Vec<Effect>) {

@@ -25,6 +25,8 @@ mod plan;
 #[cfg(test)]
 mod property_tests;
 mod saved;
+#[cfg(test)]
+mod saved_tests;
 mod share;
 mod status;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::checks::Checking;
 use super::clock::Moment;
 use super::effect::{Effect, Order};
 use super::event::Event;
@@ -86,6 +87,8 @@ impl Machine {
             Phase::Finishing => orders(|o| matches!(o, Order::Relabel { .. })),
             Phase::Ended(_) => self.ending.is_some() && self.paused.is_none(),
         };
-        is_plan && named && asks && is_step && is_phase && self.outbox.is_sound()
+        // What is counted up has room to be.
+        let has_room = self.turn < u64::MAX / 2 && self.checks.iter().all(Checking::has_room);
+        is_plan && named && asks && is_step && is_phase && has_room && self.outbox.is_sound()
     }
 }

@@ -101,6 +101,7 @@ fn blue_green_is_one_switch_watched_for_ten_minutes() {
     let rollout = rollout(&shop("strategy = \"blue_green\"\nanalysis = false"));
     assert_eq!(rollout.steps, [Step { weight: 100.0, hold: minutes(10), approve: false }]);
     assert_eq!(rollout.analysis, None);
+    assert_eq!(self::rollout(&shop("analysis = true")), self::rollout(&shop("")), "as if it were left out");
 }
 
 #[test]

@@ -207,7 +207,13 @@ impl Machine {
                 self.notify(Notice::CheckFailed, text, out);
             }
             Outcome::Regressed(why) => {
-                self.regressed(Source::Check, actor_of("check", name.as_str()), format!("{name} failed: {why}"), out);
+                // While somebody is being waited for because of it, they know.
+                let is_news = self.paused.as_ref().is_none_or(|pause| pause.why != Why::Regressed);
+                let text = format!("{name} failed: {why}");
+                self.regressed(Source::Check, actor_of("check", name.as_str()), text.clone(), out);
+                if is_news {
+                    self.notify(Notice::CheckFailed, text, out);
+                }
             }
         }
         self.try_to_go_up(out);

@@ -33,8 +33,6 @@ impl Machine {
             let effect = self.outbox.push(Order::Rollback { to, source, by: by.clone(), reason: reason.clone() });
             out.push(effect);
             self.notify(Notice::RolledBack, format!("back to {}: {reason}", self.plan.stable), out);
-        } else {
-            self.notify(Notice::CheckFailed, format!("{} got no request: {reason}", self.plan.to), out);
         }
         self.end(end, format!("{}: {reason}", by.0), out);
     }

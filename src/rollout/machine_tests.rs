@@ -5,23 +5,15 @@ use std::time::Duration;
 use super::testing::*;
 use super::*;
 use crate::analysis::Verdict::{Healthy, Inconclusive, Regressed};
-use crate::config::{CheckAt, OnInconclusive, OnRegressed, Rollout, Step, Strategy};
+use crate::config::{CheckAt, OnInconclusive, OnRegressed, Rollout, Strategy};
 use crate::model::Actor;
 
-fn steps(all: &[(f64, u64, bool)]) -> Vec<Step> {
-    all.iter().map(|&(weight, minutes, approve)| Step { weight, hold: MINUTE * minutes as u32, approve }).collect()
-}
-
-fn short() -> Rollout {
-    Rollout { steps: steps(&[(10.0, 1, false), (50.0, 1, false), (100.0, 1, false)]), ..rollout() }
+fn fail() -> Answer {
+    Answer::Fail("7, at most 5".into())
 }
 
 fn pass() -> Answer {
     Answer::Pass("0".into())
-}
-
-fn fail() -> Answer {
-    Answer::Fail("7, at most 5".into())
 }
 
 #[test]
@@ -266,88 +258,6 @@ fn without_analysis_time_and_checks_decide() {
         world.settle();
     }
     assert_eq!(world.deeds(), ["10 %", "50 %", "100 %", "v2 is stable"]);
-}
-
-#[test]
-fn start_checks_pass_before_the_first_request() {
-    let checks = vec![check("smoke", CheckAt::Start, 1), check("migrated", CheckAt::Start, 1)];
-    let mut world = World::start(&Rollout { checks, ..short() }, 10);
-    assert_eq!(world.questions, [], "not before the version is idle");
-    world.settle();
-    assert_eq!((world.deeds(), world.parts), (vec!["0 %".to_owned()], 0));
-    assert_eq!(world.machine.refusal(What::Promote { full: false }), Some(Refusal::StartChecks));
-    assert_eq!(world.questions.len(), 2);
-    let (name, question) = world.questions.remove(0);
-    world.hear(Event::Answered { check: name, question, answer: pass() });
-    world.settle();
-    assert_eq!(world.deeds(), ["0 %"], "all of them");
-    assert_eq!(world.machine.waits_for().as_deref(), Some("check migrated: has not answered yet"));
-    world.answer(&Answer::Wait("migrating".into()));
-    world.run(31 * SECOND, Inconclusive);
-    assert_eq!(world.questions.len(), 1, "only the one that waits is asked again");
-    world.answer(&pass());
-    assert_eq!(world.deeds(), ["0 %", "10 %"]);
-}
-
-#[test]
-fn a_failed_start_check_ends_it_and_nothing_is_rolled_back_that_never_was() {
-    let checks = vec![check("smoke", CheckAt::Start, 1)];
-    let mut world = World::start(&Rollout { checks, ..short() }, 0);
-    world.answer(&fail());
-    assert_eq!((world.state(), world.deeds().len(), world.notices()), (State::Failed, 0, vec!["check-failed"]));
-    assert_eq!(world.machine.ending(), Some("check:smoke: smoke failed: 7, at most 5"));
-}
-
-#[test]
-fn step_checks_stand_before_each_advance_and_finish_checks_before_the_end() {
-    let checks = vec![check("gate", CheckAt::Step, 1), check("last", CheckAt::Finish, 1)];
-    let mut world = World::start(&Rollout { checks, ..short() }, 0);
-    world.settle();
-    world.run(MINUTE - SECOND, Healthy);
-    assert_eq!(world.questions, []);
-    world.tick(Healthy);
-    assert_eq!((world.questions.len(), world.state()), (1, State::Waiting));
-    world.answer(&pass());
-    assert_eq!(world.deeds(), ["10 %", "50 %"]);
-    world.run(2 * MINUTE, Healthy);
-    assert_eq!(world.questions.len(), 1, "asked anew in the next step");
-    world.answer(&pass());
-    world.run(MINUTE, Healthy);
-    assert_eq!(world.questions[0].0.as_str(), "last");
-    world.answer(&fail());
-    assert_eq!(world.deeds(), ["10 %", "50 %", "100 %", "back to v1 by check:last"]);
-}
-
-#[test]
-fn an_always_check_regresses_after_failures_in_a_row() {
-    let mut world = World::start(&Rollout { checks: vec![check("orders", CheckAt::Always, 2)], ..short() }, 0);
-    world.settle();
-    world.answer(&fail());
-    world.run(31 * SECOND, Healthy);
-    world.answer(&pass());
-    world.run(30 * SECOND, Healthy);
-    assert_eq!(world.deeds(), ["10 %", "50 %"]);
-    world.answer(&fail());
-    assert_eq!(world.state(), State::Running);
-    world.run(31 * SECOND, Healthy);
-    world.answer(&fail());
-    assert_eq!((world.state(), world.deeds()[2].as_str()), (State::Failed, "back to v1 by check:orders"));
-}
-
-#[test]
-fn a_check_that_cannot_be_asked_holds_and_is_told_of_once() {
-    let checks = vec![check("orders", CheckAt::Always, 1)];
-    let mut world = World::start(&Rollout { checks, on_inconclusive: OnInconclusive::Advance, ..short() }, 0);
-    world.settle();
-    for _ in 0..10 {
-        world.answer(&Answer::Error("connection refused".into()));
-        world.run(31 * SECOND, Healthy);
-    }
-    assert_eq!((world.state(), world.deeds()), (State::Waiting, vec!["10 %".to_owned()]));
-    assert_eq!(world.notices(), ["check-failed"]);
-    assert_eq!(world.machine.waits_for().as_deref(), Some("check orders: connection refused"));
-    world.answer(&pass());
-    assert_eq!(world.deeds(), ["10 %", "50 %"]);
 }
 
 #[test]

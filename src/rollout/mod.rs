@@ -11,6 +11,8 @@
 
 mod accounts;
 mod advance;
+#[cfg(test)]
+mod check_tests;
 mod checks;
 mod clock;
 mod command;
@@ -39,7 +41,7 @@ pub use command::{Command, Refusal, What};
 pub use effect::{Effect, Notice, Order, Tone};
 pub use event::{Event, Judged};
 pub use machine::{Machine, RolloutId};
-pub use plan::{Asked, Judging, Plan, PlanError, PlannedStep, ThinStep, starts_by_itself, thin_steps};
+pub use plan::{Asked, Judging, Plan, PlanError, PlannedStep, ThinStep, settings, starts_by_itself, thin_steps};
 pub use saved::{RestoreError, Saved};
 pub use share::Share;
 pub use status::{Readiness, State, Target, rollback_ready};

@@ -7,8 +7,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::share::{Share, parts, percent};
-use crate::analysis::{Settings, needed_requests};
-use crate::config::{CheckAt, OnInconclusive, OnRegressed, Rollout, Step, StepsFlaw, Sticky, Strategy, steps_flaw};
+use crate::analysis::{Allowance, LatencyAllowance, Settings, needed_requests};
+use crate::config::{
+    Analysis, CheckAt, OnInconclusive, OnRegressed, Rollout, Step, StepsFlaw, Sticky, Strategy, steps_flaw,
+};
 use crate::model::{CheckName, SplitName, VersionName, Weights};
 
 /// See the file's head.
@@ -178,6 +180,18 @@ pub fn starts_by_itself(rollout: &Rollout, to: &VersionName, tried: &[VersionNam
     rollout.auto_start && !is_held && !tried.contains(to)
 }
 
+/// What the file allows, as the analysis takes it; what the file has no key for is as by default.
+pub fn settings(analysis: &Analysis) -> Settings {
+    let Analysis { false_alarm, errors, latency, warm_up } = analysis;
+    Settings {
+        false_alarm: *false_alarm,
+        errors: Allowance { ratio: errors.ratio, margin: errors.margin, max: errors.max },
+        latency: Some(LatencyAllowance { slower: latency.slower, max_p99: latency.max_p99 }),
+        warm_up: *warm_up,
+        ..Settings::default()
+    }
+}
+
 /// A step that ends before its proof can be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThinStep {
@@ -276,6 +290,11 @@ mod tests {
         assert_eq!(judging(&split, &rollout()), Judging::Objective);
         split.sticky = Some(Sticky::Cookie { name: "c".into(), ttl: Duration::from_secs(60) });
         assert_eq!(judging(&split, &rollout()), Judging::Comparison);
+    }
+
+    #[test]
+    fn the_files_defaults_are_the_analysis_own() {
+        assert_eq!(rollout().analysis.as_ref().map(settings), Some(Settings::default()));
     }
 
     #[test]

@@ -81,6 +81,12 @@ fn what_has_happened_meanwhile_is_heard_before_anything_is_ordered_again() {
         assert_eq!(machine.state(), State::Aborted);
         let upward = |e: &Effect| matches!(e, Effect::Do { order, .. } if order.leads_upward());
         assert!(!effects.iter().any(upward), "{effects:?}");
+        let mut numbers: Vec<_> =
+            effects.iter().filter_map(|e| if let Effect::Do { seq, .. } = e { Some(seq) } else { None }).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let orders = effects.iter().filter(|e| matches!(e, Effect::Do { .. })).count();
+        assert_eq!(numbers.len(), orders, "each once: {effects:?}");
     }
 }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::analysis::{Part, Verdict};
 use crate::config::{
     Analysis, Check, CheckAt, CheckKind, ErrorsAllowed, LatencyAllowed, OnInconclusive, OnRegressed, Rollout, Split,
-    Strategy, Version,
+    Step, Strategy, Version,
 };
 use crate::model::{Actor, CheckName, Source, SplitName, VersionName, Weight, Weights};
 
@@ -41,6 +41,15 @@ pub(super) fn rollout() -> Rollout {
         }),
         checks: Vec::new(),
     }
+}
+
+pub(super) fn steps(all: &[(f64, u64, bool)]) -> Vec<Step> {
+    all.iter().map(|&(weight, minutes, approve)| Step { weight, hold: MINUTE * minutes as u32, approve }).collect()
+}
+
+/// Three steps of a minute.
+pub(super) fn short() -> Rollout {
+    Rollout { steps: steps(&[(10.0, 1, false), (50.0, 1, false), (100.0, 1, false)]), ..rollout() }
 }
 
 pub(super) fn check(name: &str, at: CheckAt, failures: u32) -> Check {

@@ -9,7 +9,7 @@
 //! | 8 | `main` | arguments in, exit code out |
 //! | 7 | [`app`] | wiring |
 //! | 6 | [`admin`], [`cli`], [`demo`] | outside voices: operators, scripts, newcomers |
-//! | 5 | [`proxy`], [`health`], [`dns`], [`reload`], [`upgrade`] | workers; strangers to one another |
+//! | 5 | [`proxy`], [`health`], [`dns`], [`rollout`], [`reload`], [`upgrade`] | workers; strangers to one another |
 //! | 4 | [`state`] | the snapshot and its one write path |
 //! | 3 | [`telemetry`], [`pool`], [`net`], [`tls`], [`lifecycle`] | live parts, each usable alone |
 //! | 2 | [`routing`], [`balance`], [`analysis`], [`rate`] | rules |
@@ -51,6 +51,7 @@ pub mod pool;
 pub mod proxy;
 pub mod rate;
 pub mod reload;
+pub mod rollout;
 pub mod routing;
 pub mod state;
 pub mod telemetry;

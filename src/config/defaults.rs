@@ -63,6 +63,7 @@ impl Split {
             eject: Some(Eject::default()),
             drain: Drain::default(),
             pool: PoolLimits::default(),
+            rollout: None,
             versions,
         }
     }

@@ -4,6 +4,7 @@
 //! path (so that is what names a certificate then). No certificate or key is in it.
 
 mod health;
+mod rollout;
 mod routes;
 mod splits;
 
@@ -146,6 +147,7 @@ fn split(s: &Split) -> Value {
     if let OnUnavailable::Hold(hold) = &s.on_unavailable {
         entries.push(("hold", splits::hold(hold)));
     }
+    entries.extend(s.rollout.as_ref().map(|r| ("rollout", rollout::rollout(r))));
     entries.push(("versions", named(&s.versions, |v| (v.name.as_str(), version(v)))));
     if !s.rules.is_empty() {
         entries.push(("rules", Value::Array(s.rules.iter().map(|r| splits::rule(r, s)).collect())));

@@ -79,6 +79,7 @@ codes! {
     RestartNeeded = "restart-needed", Warning;
     DeprecatedKey = "deprecated-key", Warning;
     CertificateExpiring = "certificate-expiring", Warning;
+    NoComparison = "no-comparison", Warning;
 }
 
 impl fmt::Display for Code {

@@ -53,6 +53,18 @@ pub fn check_text(name: &str, text: &str, env: Env<'_>) -> Loaded {
     loader.finish(tree, Path::new(name))
 }
 
+/// As `check_text`, taking the named keys although they are not built yet.
+#[cfg(test)]
+pub fn check_text_ahead(name: &str, text: &str, env: Env<'_>, ahead: &[&str]) -> Loaded {
+    let mut loader = Loader::new(Path::new(name), env);
+    loader.may_read = false;
+    let mut tree = loader.parse(name.to_owned(), text.to_owned());
+    if let Some(tree) = &mut tree {
+        check::check_ahead(tree, &mut loader.report, ahead);
+    }
+    loader.resolve(tree, Path::new(name))
+}
+
 /// Digest of the file and everything it names as they are now, for a watcher.
 ///
 /// # Errors
@@ -218,11 +230,17 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn finish(mut self, tree: Option<Node>, path: &Path) -> Loaded {
+    fn finish(mut self, mut tree: Option<Node>, path: &Path) -> Loaded {
+        if let Some(tree) = &mut tree {
+            self.report.diagnostics.extend(emptiness(tree));
+            check::check(tree, &mut self.report);
+        }
+        self.resolve(tree, path)
+    }
+
+    fn resolve(mut self, tree: Option<Node>, path: &Path) -> Loaded {
         let mut config = None;
-        if let Some(mut tree) = tree {
-            self.report.diagnostics.extend(emptiness(&tree));
-            check::check(&mut tree, &mut self.report);
+        if let Some(tree) = tree {
             let folder = path.parent().unwrap_or(Path::new(""));
             let files = self.may_read.then_some(&mut self.reading);
             config = resolve::resolve(&tree, folder, self.env, files, &mut self.report);

@@ -34,6 +34,8 @@ mod tests_health;
 #[cfg(test)]
 mod tests_names;
 #[cfg(test)]
+mod tests_rollout;
+#[cfg(test)]
 mod tests_routes;
 #[cfg(test)]
 mod tests_secure;

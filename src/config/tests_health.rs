@@ -34,7 +34,7 @@ fn http(path: &str) -> HttpCheck {
     }
 }
 
-fn with_defaults(kind: CheckKind) -> Option<HealthCheck> {
+fn with_defaults(kind: HealthKind) -> Option<HealthCheck> {
     let (healthy_after, unhealthy_after) = (2, 3);
     Some(HealthCheck { kind, interval: 5 * SECOND, timeout: 2 * SECOND, healthy_after, unhealthy_after })
 }
@@ -42,7 +42,7 @@ fn with_defaults(kind: CheckKind) -> Option<HealthCheck> {
 #[test]
 fn off_until_a_path_is_given_and_then_as_in_the_reference() {
     assert_eq!(checks(&file("", "", "")), [None, None]);
-    let page = with_defaults(CheckKind::Http(http("/healthz")));
+    let page = with_defaults(HealthKind::Http(http("/healthz")));
     assert_eq!(checks(&file("health = { path = \"/healthz\" }", "", "")), [page.clone(), page.clone()]);
     assert_eq!(checks(&file("", "", "[defaults.health]\npath = \"/healthz\"")), [page.clone(), page]);
     assert_eq!(checks(&file("", "", "[defaults.health]\ninterval = \"1s\"")), [None, None]);
@@ -54,7 +54,7 @@ fn every_key_is_read() {
     let [Some(found), _] = checks(&file(keys, "", "")) else { panic!("no check") };
     assert_eq!((found.interval, found.timeout), (Duration::from_millis(10), SECOND));
     assert_eq!((found.healthy_after, found.unhealthy_after), (1, 9));
-    let CheckKind::Http(http) = found.kind else { panic!("not http") };
+    let HealthKind::Http(http) = found.kind else { panic!("not http") };
     assert_eq!((http.path.as_str(), &http.method), ("/h?a=1", &Method::HEAD));
     assert_eq!(http.host.as_ref().map(|h| h.as_str()), Some("shop.test:81"));
     assert_eq!((http.headers[0].0.as_str(), http.headers[0].1.as_bytes()), ("x-a", &b"/home/op"[..]));
@@ -66,20 +66,20 @@ fn every_key_is_read() {
 fn a_version_takes_over_what_means_the_same_for_its_kind() {
     let split = "health = { path = \"/healthz\", expect = \"200\", interval = \"1s\" }";
     let [v1, v2] = checks(&file(split, "health = { kind = \"tcp\" },", ""));
-    assert_eq!((v1.as_ref().unwrap().kind.clone(), v1.unwrap().interval), (CheckKind::Tcp, SECOND));
+    assert_eq!((v1.as_ref().unwrap().kind.clone(), v1.unwrap().interval), (HealthKind::Tcp, SECOND));
     let expect = Statuses(vec![(200, 200)]);
-    assert_eq!(v2.unwrap().kind, CheckKind::Http(HttpCheck { expect: expect.clone(), ..http("/healthz") }));
+    assert_eq!(v2.unwrap().kind, HealthKind::Http(HttpCheck { expect: expect.clone(), ..http("/healthz") }));
     let [v1, _] = checks(&file(split, "health = { path = \"/other\", timeout = \"3s\" },", ""));
     let v1 = v1.unwrap();
-    assert_eq!((v1.kind, v1.timeout), (CheckKind::Http(HttpCheck { expect, ..http("/other") }), 3 * SECOND));
+    assert_eq!((v1.kind, v1.timeout), (HealthKind::Http(HttpCheck { expect, ..http("/other") }), 3 * SECOND));
     assert_eq!(checks(&file(split, "health = { kind = \"off\" },", ""))[0], None);
     let [v1, v2] = checks(&file("health = { kind = \"grpc\", service = \"shop\" }", "health = { path = \"/\" },", ""));
-    assert_eq!(v1.unwrap().kind, CheckKind::Http(http("/")));
+    assert_eq!(v1.unwrap().kind, HealthKind::Http(http("/")));
     let grpc = GrpcCheck { service: "shop".into(), host: None, headers: Vec::new() };
-    assert_eq!(v2.unwrap().kind, CheckKind::Grpc(grpc));
+    assert_eq!(v2.unwrap().kind, HealthKind::Grpc(grpc));
     let defaults = "[defaults.health]\npath = \"/d\"\ninterval = \"7s\"";
     let [v1, _] = checks(&file("health = { kind = \"tcp\" }", "", defaults));
-    assert_eq!((v1.as_ref().unwrap().kind.clone(), v1.unwrap().interval), (CheckKind::Tcp, 7 * SECOND));
+    assert_eq!((v1.as_ref().unwrap().kind.clone(), v1.unwrap().interval), (HealthKind::Tcp, 7 * SECOND));
 }
 
 #[test]

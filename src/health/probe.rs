@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 
 use super::grpc;
-use crate::config::{CheckKind, GrpcCheck, HealthCheck, HttpCheck, Protocol};
+use crate::config::{GrpcCheck, HealthCheck, HealthKind, HttpCheck, Protocol};
 use crate::model::Address;
 use crate::net::upstream::{self, DialError, HEAD_LIMIT, Settings, Speaks, Stream};
 
@@ -79,14 +79,14 @@ pub(super) async fn probe(target: &Target) -> Probed {
 
 async fn ask(target: &Target) -> Result<(), Probed> {
     let mut settings = target.settings.clone();
-    if let CheckKind::Grpc(_) = target.check.kind {
+    if let HealthKind::Grpc(_) = target.check.kind {
         settings.protocol = Protocol::Http2;
     }
     let scheme = if settings.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
     let (stream, speaks) = upstream::connect(&target.address, settings).await?;
     match &target.check.kind {
-        CheckKind::Tcp => Ok(()),
-        CheckKind::Http(check) => {
+        HealthKind::Tcp => Ok(()),
+        HealthKind::Http(check) => {
             let host = authority(check.host.as_ref(), target)?;
             let status = match speaks {
                 Speaks::Http1 => over_http1(stream, http1_request(check, &host)?).await?,
@@ -100,7 +100,7 @@ async fn ask(target: &Target) -> Result<(), Probed> {
             }
             Err(Probed::Failed(format!("status {status}, not {}", check.expect)))
         }
-        CheckKind::Grpc(check) => {
+        HealthKind::Grpc(check) => {
             let host = authority(check.host.as_ref(), target)?;
             let request = grpc_request(check, (scheme, host), target.check.timeout)?;
             over_grpc(stream, request, grpc::request(&check.service)).await

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::probe::{Probed, Target, probe};
-use crate::config::{CheckKind, GrpcCheck, HealthCheck, HttpCheck, Protocol, Statuses};
+use crate::config::{GrpcCheck, HealthCheck, HealthKind, HttpCheck, Protocol, Statuses};
 use crate::model::{Address, Instant};
 use crate::net::upstream::{DialError, Settings};
 
@@ -24,11 +24,11 @@ fn http() -> HttpCheck {
     }
 }
 
-fn grpc(service: &str) -> CheckKind {
-    CheckKind::Grpc(GrpcCheck { service: service.into(), host: None, headers: Vec::new() })
+fn grpc(service: &str) -> HealthKind {
+    HealthKind::Grpc(GrpcCheck { service: service.into(), host: None, headers: Vec::new() })
 }
 
-fn target(address: impl Into<Address>, kind: CheckKind) -> Target {
+fn target(address: impl Into<Address>, kind: HealthKind) -> Target {
     let (healthy_after, unhealthy_after) = (2, 3);
     let (interval, timeout) = (Duration::from_secs(5), Duration::from_secs(5));
     Target {
@@ -68,7 +68,7 @@ async fn answers(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &[u8])
 /// What comes of one check whose answer is these bytes, and the head of its request.
 async fn against(check: HttpCheck, answer: &'static [u8]) -> (Probed, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let target = target(listener.local_addr().unwrap(), CheckKind::Http(check));
+    let target = target(listener.local_addr().unwrap(), HealthKind::Http(check));
     let origin = async { answers(listener.accept().await.unwrap().0, answer).await };
     tokio::join!(probe(&target), origin)
 }
@@ -126,7 +126,7 @@ async fn it_ends_in_time_whatever_the_endpoint_does() {
         std::future::pending::<()>().await;
     };
     let checks = async {
-        for kind in [CheckKind::Http(http()), CheckKind::Http(http()), grpc("")] {
+        for kind in [HealthKind::Http(http()), HealthKind::Http(http()), grpc("")] {
             assert_eq!(probe(&target(kind)).await, failed("no answer within 150ms"));
         }
     };
@@ -136,7 +136,7 @@ async fn it_ends_in_time_whatever_the_endpoint_does() {
 #[tokio::test]
 async fn a_body_without_end_holds_no_check_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let target = target(listener.local_addr().unwrap(), CheckKind::Http(http()));
+    let target = target(listener.local_addr().unwrap(), HealthKind::Http(http()));
     let origin = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         head(&mut stream).await;
@@ -158,9 +158,9 @@ async fn a_body_without_end_holds_no_check_up() {
 async fn nobody_there_and_our_own_faults_are_told_apart() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    assert_eq!(probe(&target(address, CheckKind::Tcp)).await, Probed::Passed);
+    assert_eq!(probe(&target(address, HealthKind::Tcp)).await, Probed::Passed);
     drop(listener);
-    for kind in [CheckKind::Tcp, CheckKind::Http(http()), grpc("")] {
+    for kind in [HealthKind::Tcp, HealthKind::Http(http()), grpc("")] {
         let probed = probe(&target(address, kind)).await;
         assert!(matches!(&probed, Probed::Failed(why) if why.starts_with("connect: Connection refused")), "{probed:?}");
     }
@@ -176,7 +176,7 @@ async fn over_a_unix_socket() {
     let path = dir.path().join("origin.sock");
     let listener = UnixListener::bind(&path).unwrap();
     let address = Address::Unix(path.to_str().unwrap().into());
-    let target = target(address, CheckKind::Http(http()));
+    let target = target(address, HealthKind::Http(http()));
     let origin = async { answers(listener.accept().await.unwrap().0, b"HTTP/1.1 200 OK\r\n\r\n").await };
     let (probed, head) = tokio::join!(probe(&target), origin);
     assert_eq!(probed, Probed::Passed);
@@ -236,7 +236,7 @@ async fn against_http2(
 #[tokio::test]
 async fn a_page_over_http2() {
     let page = |address: Address| {
-        let mut target = target(address, CheckKind::Http(http()));
+        let mut target = target(address, HealthKind::Http(http()));
         target.settings.protocol = Protocol::Http2;
         target
     };

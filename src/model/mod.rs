@@ -11,7 +11,7 @@ mod weight;
 
 pub use address::{Address, BadAddress};
 pub use cause::{Cause, Refusal};
-pub use name::{BadName, ListenerName, RouteName, SplitName, VersionName};
+pub use name::{BadName, CheckName, ListenerName, RouteName, SplitName, VersionName};
 pub use shortage::{AcceptFault, Shed};
 pub use time::rfc3339_ms;
 pub use tokio::time::Instant;

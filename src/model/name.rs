@@ -82,6 +82,10 @@ name!(
     /// One release of an application.
     VersionName
 );
+name!(
+    /// A rollout's question to somebody outside.
+    CheckName
+);
 
 #[cfg(test)]
 mod tests {

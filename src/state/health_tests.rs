@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::testing::*;
 use super::*;
-use crate::config::{CheckKind, Config, HealthCheck};
+use crate::config::{Config, HealthCheck, HealthKind};
 use crate::pool::{Endpoint, Health};
 
 const BOTH: [(&str, u32); 2] = [("v1", 90), ("v2", 10)];
@@ -13,7 +13,7 @@ const BOTH: [(&str, u32); 2] = [("v1", 90), ("v2", 10)];
 /// The configuration with every version checked.
 fn checked(mut config: Arc<Config>) -> Arc<Config> {
     let (interval, timeout) = (Duration::from_secs(5), Duration::from_secs(2));
-    let check = HealthCheck { kind: CheckKind::Tcp, interval, timeout, healthy_after: 2, unhealthy_after: 3 };
+    let check = HealthCheck { kind: HealthKind::Tcp, interval, timeout, healthy_after: 2, unhealthy_after: 3 };
     for version in &mut Arc::make_mut(&mut config).splits[0].versions {
         version.health = Some(Arc::new(check.clone()));
     }

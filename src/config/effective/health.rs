@@ -5,19 +5,19 @@ use http::{HeaderName, HeaderValue};
 use toml::Value;
 
 use super::{table, text, time};
-use crate::config::{CheckKind, HealthCheck};
+use crate::config::{HealthCheck, HealthKind};
 
 pub fn check(check: &HealthCheck) -> Value {
     let (kind, mut entries) = match &check.kind {
-        CheckKind::Tcp => ("tcp", Vec::new()),
-        CheckKind::Http(http) => {
+        HealthKind::Tcp => ("tcp", Vec::new()),
+        HealthKind::Http(http) => {
             let mut entries = asked(http.host.as_ref(), &http.headers);
             entries.push(("path", text(http.path.as_str())));
             entries.push(("method", text(http.method.as_str())));
             entries.push(("expect", text(&http.expect.to_string())));
             ("http", entries)
         }
-        CheckKind::Grpc(grpc) => {
+        HealthKind::Grpc(grpc) => {
             let mut entries = asked(grpc.host.as_ref(), &grpc.headers);
             entries.push(("service", text(&grpc.service)));
             ("grpc", entries)

@@ -1,4 +1,7 @@
-//! `[splits.NAME.rollout]`: steps, analysis and checks. None of it is built yet; the schema knows it all.
+//! `[splits.NAME.rollout]`: steps, analysis and checks.
+//!
+//! The controller is not built yet: the mark above `RawSplit::rollout` refuses the table. Taking that line out switches
+//! it on; everything behind it (`resolve`, `effective`) is there.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -51,11 +54,14 @@ pub enum RawStrategy {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawStep {
-    #[schemars(range(min = 0, max = 100))]
-    pub weight: f64,
+    /// Percent for `to`.
+    #[schemars(required, range(min = 0, max = 100))]
+    pub weight: Option<f64>,
+    /// How long it is watched at least.
     #[serde(rename = "for")]
-    pub hold: Dur,
-    /// A person must agree before the next.
+    #[schemars(required)]
+    pub hold: Option<Dur>,
+    /// A person must agree before it begins.
     #[serde(default)]
     pub approve: bool,
 }
@@ -111,7 +117,7 @@ impl Default for RawAnalysis {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawErrorsAllowed {
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 1, max = 100))]
     pub ratio: f64,
     #[schemars(range(min = 0, max = 1))]
     pub margin: f64,
@@ -130,7 +136,7 @@ impl Default for RawErrorsAllowed {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawLatencyAllowed {
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 100))]
     pub slower: f64,
     pub max_p99: Option<Dur>,
 }
@@ -145,17 +151,25 @@ impl Default for RawLatencyAllowed {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawCheck {
-    pub name: String,
+    #[schemars(required)]
+    pub name: Option<String>,
+    /// Before the first request goes to `to`, before each advance, all the time, before the end.
     #[serde(default)]
     pub at: RawCheckAt,
+    /// A number that must lie within `min` and `max`.
     pub prometheus: Option<RawPrometheus>,
+    /// Asked by POST.
     pub webhook: Option<RawWebhook>,
     /// Exit 0 pass, 75 wait, else fail; no shell.
     pub command: Option<Vec<String>>,
+    /// Least good number.
     pub min: Option<f64>,
+    /// Largest good number.
     pub max: Option<f64>,
+    /// How often it is asked; for one that is not asked always: again after "wait" or an error.
+    #[schemars(extend("default" = "30s"))]
     pub every: Option<Dur>,
-    /// Failed in a row: regressed.
+    /// Failed in a row: regressed; default: 2 for one that is asked always, else 1.
     #[schemars(range(min = 1))]
     pub failures: Option<u32>,
 }
@@ -174,14 +188,19 @@ pub enum RawCheckAt {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawPrometheus {
-    pub url: String,
-    pub query: String,
+    #[schemars(required)]
+    pub url: Option<String>,
+    /// `{to}`, `{stable}` and `{split}` stand for their names.
+    #[schemars(required)]
+    pub query: Option<String>,
 }
 
 /// 200 pass, 202 wait, 4xx fail, else error.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawWebhook {
-    pub url: String,
+    #[schemars(required)]
+    pub url: Option<String>,
+    #[schemars(extend("default" = "5s"))]
     pub timeout: Option<Dur>,
 }

@@ -16,7 +16,7 @@ use super::{Context, redirects};
 use crate::config::error::Code;
 use crate::config::path::Path;
 use crate::config::raw::{RawHealth, RawHealthKind, RawProtocol, RawSplit, RawVersion};
-use crate::config::{CheckKind, GrpcCheck, HealthCheck, HttpCheck, Statuses, Version};
+use crate::config::{GrpcCheck, HealthCheck, HealthKind, HttpCheck, Statuses, Version};
 
 /// More often would be an attack.
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -65,17 +65,17 @@ pub fn health(version: &RawVersion, path: &Path, cx: &mut Context<'_>) -> Option
         RawHealthKind::Off => return None,
         RawHealthKind::Tcp => {
             at.refuse_useless("tcp", &[], cx);
-            CheckKind::Tcp
+            HealthKind::Tcp
         }
         RawHealthKind::Http => {
             at.refuse_useless("http", &OF_HTTP, cx);
-            CheckKind::Http(http(raw, &at, cx)?)
+            HealthKind::Http(http(raw, &at, cx)?)
         }
         RawHealthKind::Grpc => {
             at.refuse_useless("grpc", &OF_GRPC, cx);
             needs_http2(version, path, cx);
             let (host, headers) = (host(raw, &at, cx), headers(raw, &at, cx));
-            CheckKind::Grpc(GrpcCheck { service: raw.service.clone().unwrap_or_default(), host, headers })
+            HealthKind::Grpc(GrpcCheck { service: raw.service.clone().unwrap_or_default(), host, headers })
         }
     };
     check_times(raw, &at, cx);

@@ -18,6 +18,8 @@ pub use process::state_dir;
 mod rate_limits;
 mod redirects;
 mod retries;
+mod rollout;
+mod rollout_checks;
 mod routes;
 mod rules;
 mod splits;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::upstream::upstream;
-use super::{Context, endpoints, health, retries, rules, sticky};
+use super::{Context, endpoints, health, retries, rollout, rules, sticky};
 use crate::config::defaults::DNS_REFRESH;
 use crate::config::durations;
 use crate::config::error::Code;
@@ -25,6 +25,7 @@ fn split(name: &str, raw: &RawSplit, admin: Option<SocketAddr>, path: &Path, cx:
     let sticky = sticky::sticky(name, raw, path, cx);
     let rules = rules::rules(raw, &versions, path, cx);
     health::warn_unchecked(raw, &versions, path, cx);
+    let rollout = rollout::rollout(raw, stable.as_ref(), path, cx);
     let name = cx.name(SplitName::new(name), name, path)?;
     Some(Split {
         name,
@@ -50,6 +51,7 @@ fn split(name: &str, raw: &RawSplit, admin: Option<SocketAddr>, path: &Path, cx:
             slow_start: raw.drain.slow_start.0,
         },
         pool: endpoints::pool(&raw.pool, &path.key("pool"), cx),
+        rollout,
         versions,
     })
 }

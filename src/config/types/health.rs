@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Method};
 /// How an endpoint is checked, how often, and when it counts as up or down.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HealthCheck {
-    pub kind: CheckKind,
+    pub kind: HealthKind,
     /// From one check to the next, give or take a tenth; at least 10 ms.
     pub interval: Duration,
     /// For connection, TLS and the head of the answer together; above 0.
@@ -22,7 +22,7 @@ pub struct HealthCheck {
 
 /// What is asked of an endpoint.
 #[derive(Clone, Debug, PartialEq)]
-pub enum CheckKind {
+pub enum HealthKind {
     /// A request, in the version's protocol.
     Http(HttpCheck),
     /// A connection; with TLS also the handshake.

@@ -5,6 +5,7 @@
 
 mod health;
 mod listeners;
+mod rollout;
 mod routes;
 mod splits;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 pub use self::health::*;
 pub use self::listeners::*;
+pub use self::rollout::*;
 pub use self::routes::*;
 pub use self::splits::*;
 

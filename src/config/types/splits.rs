@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use serde::{Deserialize, Serialize};
 
-use super::{HealthCheck, Match};
+use super::{HealthCheck, Match, Rollout};
 use crate::config::secure::UpstreamTls;
 use crate::model::{Address, SplitName, VersionName, Weight, Weights};
 
@@ -31,6 +31,8 @@ pub struct Split {
     pub eject: Option<Eject>,
     pub drain: Drain,
     pub pool: PoolLimits,
+    /// How its versions are changed, if step by step.
+    pub rollout: Option<Rollout>,
     /// In file order; names unique; at least one has a weight above 0.
     pub versions: Vec<Version>,
 }

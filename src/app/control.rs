@@ -63,6 +63,21 @@ impl Ended {
         }
     }
 
+    /// The last event of the process; `saved`: all state is on disk.
+    fn tell(self, saved: bool) {
+        let Cut { connections, exchanges } = if let Self::Cut(cut) = self { cut } else { Cut::default() };
+        tracing::info!(
+            event = "shutdown",
+            phase = "ended",
+            how = self.word(),
+            saved,
+            connections_cut = connections,
+            requests_cut = exchanges.requests,
+            streams_cut = exchanges.streams,
+            upgrades_cut = exchanges.upgrades
+        );
+    }
+
     /// A drain ends with 0 even if its deadline cut something: that is what the operator asked for.
     pub fn exit(self) -> Exit {
         if self == Self::Failed { Exit::Failed } else { Exit::Done }
@@ -221,17 +236,7 @@ async fn serve(
     background.shutdown().await;
     let last = store.clone();
     let saved = spawn_blocking(move || last.retry_persist()).await.unwrap_or(false);
-    let Cut { connections, exchanges } = if let Ended::Cut(cut) = ended { cut } else { Cut::default() };
-    tracing::info!(
-        event = "shutdown",
-        phase = "ended",
-        how = ended.word(),
-        saved,
-        connections_cut = connections,
-        requests_cut = exchanges.requests,
-        streams_cut = exchanges.streams,
-        upgrades_cut = exchanges.upgrades
-    );
+    ended.tell(saved);
     // The workers' logs end with their threads; cut off by force they are left to the process's end.
     if ended != Ended::Forced {
         let _ = tokio::time::timeout(LAST, spawn_blocking(move || plane.join())).await;

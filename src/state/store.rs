@@ -250,26 +250,26 @@ impl Store {
         Applied { snapshot, changed: true, persisted: now.persisted, events: plan.events }
     }
 
-    /// For what is neither ordered nor remembered.
-    fn swap_alone(&self, writer: &mut Writer, now: &Snapshot, plan: Plan, secured: Secured) -> Applied {
-        let next = build::snapshot(&plan, secured, Some(now), &|key| self.registry.endpoint(key), now.persisted);
-        build::settle_drains(&plan, &next, Instant::now());
+    /// Makes the plan what requests see, endpoints that come and go included.
+    fn show(&self, now: &Snapshot, plan: &Plan, secured: Secured) {
+        let next = build::snapshot(plan, secured, Some(now), &|key| self.registry.endpoint(key), now.persisted);
+        // Before the swap: an endpoint that comes back must not take requests while its version drains.
+        build::settle_drains(plan, &next, Instant::now());
         build::settle_health(Some(now), &next);
         build::admit_new(now, &next);
         self.swap(Arc::new(next));
-        build::remove_gone(&self.registry, &now.config, &plan, Instant::now());
+        build::remove_gone(&self.registry, &now.config, plan, Instant::now());
+    }
+
+    /// For what is neither ordered nor remembered.
+    fn swap_alone(&self, writer: &mut Writer, now: &Snapshot, plan: Plan, secured: Secured) -> Applied {
+        self.show(now, &plan, secured);
         writer.names = plan.names;
         Applied { snapshot: self.snapshot(), changed: true, persisted: now.persisted, events: Vec::new() }
     }
 
     fn swap_then_write(&self, writer: &mut Writer, now: &Snapshot, plan: Plan, secured: Secured) -> Applied {
-        let next = build::snapshot(&plan, secured, Some(now), &|key| self.registry.endpoint(key), now.persisted);
-        // Before the swap: an endpoint that comes back must not take requests while its version drains.
-        build::settle_drains(&plan, &next, Instant::now());
-        build::settle_health(Some(now), &next);
-        build::admit_new(now, &next);
-        self.swap(Arc::new(next));
-        build::remove_gone(&self.registry, &now.config, &plan, Instant::now());
+        self.show(now, &plan, secured);
         writer.book = plan.book;
         self.publish(&plan.events);
         let persisted = self.write_behind(writer, &plan.events);

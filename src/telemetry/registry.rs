@@ -60,8 +60,9 @@ impl Cells {
     /// What came since the last call, summed over workers and epochs. One collector only: it takes the differences.
     pub(super) fn collect(&self) -> Collected {
         let mut sums = Collected::default();
-        lock(&self.versions).collect(|(_, key, _), counts| sums.versions.entry(key.clone()).or_default().add(counts));
+        // First, since they are written last: a request is never counted before what came of it.
         lock(&self.requests).collect(|(_, key), counts| sums.requests.entry(key.clone()).or_default().add(counts));
+        lock(&self.versions).collect(|(_, key, _), counts| sums.versions.entry(key.clone()).or_default().add(counts));
         lock(&self.responses).collect(|(_, key), counts| sums.responses.entry(key.clone()).or_default().add(counts));
         lock(&self.listeners).collect(|(_, key), counts| sums.listeners.entry(key.clone()).or_default().add(counts));
         sums

@@ -43,7 +43,6 @@ impl Exchange {
         let last = self.outcome(latency);
         let own = self.first.unwrap_or(last);
         let route = &self.view.routes[choice.route];
-        route.requests[choice.version].count(own.code);
         route.responses.iter().for_each(|r| r.count(last.code));
         let version = &self.view.splits[choice.split].versions[choice.version];
         let cell = if self.is_by_rule { &version.rule_cell } else { &version.cell };
@@ -54,6 +53,8 @@ impl Exchange {
             bytes_in: self.bytes_in(),
             bytes_out: self.bytes_out,
         });
+        // Last, and read first: who sees the request counted sees everything else of it counted.
+        route.requests[choice.version].count(own.code);
     }
 
     /// Of the version whose endpoint was asked last.

@@ -18,5 +18,4 @@ mod rule;
 mod supervisor;
 
 pub use board::{Board, CheckCounts, LastCheck};
-pub use rule::word;
 pub use supervisor::supervise;

@@ -6,8 +6,8 @@
 
 use crate::pool::Health;
 
-/// As the API, the metrics and the log call it. Whoever is not checked is taken for up.
-pub fn word(health: Health) -> &'static str {
+/// As the log calls it (the API asks the endpoint for its whole state). Whoever is not checked is taken for up.
+pub(super) fn word(health: Health) -> &'static str {
     match health {
         Health::Unchecked | Health::Up => "up",
         Health::Checking => "checking",

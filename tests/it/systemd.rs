@@ -44,6 +44,14 @@ fn managed(conf: &Conf) -> (Manager, Weir) {
     (Manager(socket), Weir::start_in(dir, config, 0))
 }
 
+/// Whether no thread of it runs, by the state that follows the name in proc_pid_stat(5).
+fn stands_still(pid: u32) -> bool {
+    fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(|task| {
+        let stat = fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    })
+}
+
 #[test]
 fn the_manager_is_told_what_happens_in_order() {
     let origin = Origin::named("v1");
@@ -83,8 +91,10 @@ fn a_process_that_does_not_turn_lets_the_watchdog_run_out() {
     let (manager, weir) = managed(&Conf::one(origin.address));
     manager.next();
     wait_for("it is alive", || (manager.any() == "WATCHDOG=1").then_some(()));
-    // One worker alone cannot be stopped from outside, so all are.
+    // One worker alone cannot be stopped from outside, so all are. The signal only asks for it: what a thread was about
+    // to say it says before it stands still.
     weir.signal(Signal::STOP);
+    wait_until("every thread stands still", || stands_still(weir.pid()));
     manager.0.set_nonblocking(true).unwrap();
     while manager.0.recv(&mut [0; 4096]).is_ok() {}
     manager.0.set_nonblocking(false).unwrap();

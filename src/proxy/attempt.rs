@@ -15,7 +15,7 @@ use super::error::ProxyError;
 use super::exchange::Exchange;
 use super::outgoing::Outgoing;
 use super::retry::{self, Failure, Next, Stage, Standing};
-use super::send::{Answer, at_endpoint, discard};
+use super::send::{Answer, at_endpoint, dial, discard};
 use super::view::{VersionView, View};
 use super::worker::Worker;
 use crate::config::{HeaderEdits, OnUnavailable, Split};
@@ -37,6 +37,8 @@ pub(super) struct Trip<'a> {
     stage: Stage,
     /// Endpoints of `at` that failed (bit `i` = endpoint `i`).
     tried: u64,
+    /// The endpoint of `at` that was asked last.
+    asked: usize,
     /// Versions that could not be used.
     spent: u64,
     retried: u32,
@@ -73,7 +75,7 @@ impl<'a> Trip<'a> {
             }
             exchange.chosen(&view, choice, picked);
             let (at, stage) = (choice.version, Stage::Own);
-            let (tried, spent, retried, was_sent, permit, held) = (0, 0, 0, false, None, None);
+            let (tried, asked, spent, retried, was_sent, permit, held) = (0, 0, 0, 0, false, None, None);
             return Ok(Self {
                 worker,
                 early,
@@ -83,6 +85,7 @@ impl<'a> Trip<'a> {
                 at,
                 stage,
                 tried,
+                asked,
                 spent,
                 retried,
                 was_sent,
@@ -108,7 +111,7 @@ impl<'a> Trip<'a> {
                 },
                 Err(failure) => (failure, None),
             };
-            let next = retry::next(&self.standing(outgoing, failure), failure);
+            let next = self.next(outgoing, failure);
             match (failure, answer) {
                 (Failure::Status(_), Some(answer)) if next == Next::GiveUp => return Ok(answer),
                 (_, Some(answer)) => {
@@ -131,10 +134,7 @@ impl<'a> Trip<'a> {
     /// Prepares for the next attempt; false if there is to be none.
     async fn follow(&mut self, next: Next, exchange: &mut Exchange) -> bool {
         match next {
-            Next::Retry { within_budget } => {
-                if within_budget && !self.take_permit() {
-                    return false;
-                }
+            Next::Retry { .. } => {
                 self.retried += 1;
                 exchange.retries(self.at);
             }
@@ -144,15 +144,42 @@ impl<'a> Trip<'a> {
                 (self.at, self.stage, self.tried) = (stable, Stage::Rescue, 0);
                 exchange.goes_to_stable();
             }
-            Next::Spill => {
-                self.spent |= bit(self.at);
-                let Some(other) = self.another_version() else { return false };
-                (self.at, self.stage, self.tried) = (other, Stage::Spill, 0);
-                exchange.spills();
-            }
+            Next::Spill => return self.spill(exchange),
+            Next::SpillIfGone => return self.is_gone(exchange).await && self.spill(exchange),
             Next::GiveUp => return false,
         }
         true
+    }
+
+    fn next(&mut self, outgoing: &Outgoing, failure: Failure) -> Next {
+        let next = retry::next(&self.standing(outgoing, failure), failure);
+        if next == (Next::Retry { within_budget: true }) && !self.take_permit() {
+            return retry::next(&self.standing(outgoing, failure).without_budget(), failure);
+        }
+        next
+    }
+
+    fn spill(&mut self, exchange: &mut Exchange) -> bool {
+        self.spent |= bit(self.at);
+        let Some(other) = self.another_version() else { return false };
+        (self.at, self.stage, self.tried) = (other, Stage::Spill, 0);
+        exchange.spills();
+        true
+    }
+
+    /// Whether the endpoint asked last takes no connection any more. Asked only where there is somebody to spill to.
+    async fn is_gone(&self, exchange: &Exchange) -> bool {
+        let left = self.spent | bit(self.at);
+        let coin = &self.view.splits[self.choice.split].state.coin.0;
+        if coin.iter().all(|(version, _)| left & bit(*version) != 0) {
+            return false;
+        }
+        let upstream = &self.at().upstreams[self.asked];
+        match Box::pin(dial(upstream, exchange, &self.split().timeouts)).await {
+            Ok(lease) => lease.give_back(),
+            Err(why) => return matches!(why, ProxyError::Connect | ProxyError::Tls),
+        }
+        false
     }
 
     /// Within the budget of retries in flight (amendments.md 1.4).
@@ -291,6 +318,7 @@ impl<'a> Trip<'a> {
         let (endpoint, claim) = claimed.map_err(Failure::Unsent)?;
         exchange.attempt(claim, self.at);
         self.tried |= bit(endpoint);
+        self.asked = endpoint;
         let version = &self.view.splits[self.choice.split].versions[self.at];
         let host = version.hosts.get(endpoint);
         outgoing.name_host(host);

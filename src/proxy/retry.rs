@@ -59,11 +59,20 @@ pub(super) enum Next {
     },
     /// Another version, since this one has nobody.
     Spill,
+    /// The same, should the endpoint that broke off take no connection any more.
+    SpillIfGone,
     Rescue,
     /// Wait for an endpoint.
     Hold,
     /// The client gets what there is.
     GiveUp,
+}
+
+impl Standing<'_> {
+    /// The same without a place in the budget: no other endpoint gets what one may have worked for.
+    pub(super) fn without_budget(self) -> Self {
+        Self { retried: u32::MAX, ..self }
+    }
 }
 
 /// Decides.
@@ -82,11 +91,7 @@ fn unsent(standing: &Standing<'_>, failure: Failure) -> Next {
         return Next::Retry { within_budget: false };
     }
     let may_go_again = !standing.was_sent || may_repeat(standing);
-    match standing.stage {
-        Stage::Own | Stage::Spill if !standing.was_sent => unavailable(standing),
-        Stage::Own if may_go_again && may_rescue(standing) => Next::Rescue,
-        _ => Next::GiveUp,
-    }
+    if may_go_again && standing.stage != Stage::Rescue { unavailable(standing) } else { Next::GiveUp }
 }
 
 fn unavailable(standing: &Standing<'_>) -> Next {
@@ -105,7 +110,14 @@ fn sent(standing: &Standing<'_>, failure: Failure) -> Next {
     if standing.has_untried && may_retry(standing) {
         return Next::Retry { within_budget: true };
     }
-    if standing.stage == Stage::Own && may_rescue(standing) { Next::Rescue } else { Next::GiveUp }
+    let may_spill = *standing.on_unavailable == OnUnavailable::Spill && standing.stage != Stage::Rescue;
+    match failure {
+        _ if may_rescue(standing) => Next::Rescue,
+        // An endpoint that died took the requests on its new connections with it. One that lives and resets is answered
+        // for by its version.
+        Failure::Sent(ProxyError::Reset) if may_spill => Next::SpillIfGone,
+        _ => Next::GiveUp,
+    }
 }
 
 /// An own timeout or broken answer is as good as the status the client would get for it.
@@ -203,6 +215,16 @@ mod tests {
             assert_eq!(with(hold, failure), Next::Hold);
         }
         assert_eq!(with(|_, on, _| *on = OnUnavailable::Spill, NOBODY), Next::Spill);
+        let broken = |_: &mut Retries, on: &mut OnUnavailable, s: &mut Standing<'_>| {
+            *on = OnUnavailable::Spill;
+            (s.was_sent, s.retried, s.has_untried) = (true, 1, false);
+        };
+        assert_eq!(with(broken, RESET), Next::SpillIfGone);
+        assert_eq!(with(broken, CONNECT), Next::Spill, "the next endpoint was gone too");
+        assert_eq!(with(broken, Failure::Status(503)), Next::GiveUp);
+        assert_eq!(with(|r, on, s| (broken(r, on, s), s.method = &Method::POST).0, RESET), Next::GiveUp);
+        assert_eq!(with(|r, on, s| (broken(r, on, s), s.method = &Method::POST).0, CONNECT), Next::GiveUp);
+        assert_eq!(with(|r, on, s| (broken(r, on, s), s.stage = Stage::Rescue).0, RESET), Next::GiveUp);
         assert_eq!(with(|_, on, _| *on = OnUnavailable::Spill, Failure::Unsent(ProxyError::Overloaded)), Next::GiveUp);
     }
 
@@ -215,6 +237,8 @@ mod tests {
         let alone = |r: &mut Retries, s: &mut Standing<'_>| (r.rescue, s.has_untried) = (true, false);
         assert_eq!(with(|r, _, s| alone(r, s), Failure::Status(503)), Next::Rescue);
         assert_eq!(with(|r, _, s| alone(r, s), CONNECT), Next::Rescue);
+        let unbudgeted = |r: &mut Retries, s: &mut Standing<'_>| (r.rescue, *s) = (true, s.without_budget());
+        assert_eq!(with(|r, _, s| unbudgeted(r, s), RESET), Next::Rescue, "it is outside the budget");
         assert_eq!(with(|r, _, s| (rescue(r, s), s.is_stable = true).1, RESET), Next::GiveUp);
         assert_eq!(with(|r, _, s| (rescue(r, s), s.stage = Stage::Rescue).1, RESET), Next::GiveUp);
         assert_eq!(with(|r, _, s| (rescue(r, s), s.method = &Method::POST).1, RESET), Next::GiveUp);

@@ -83,7 +83,7 @@ pub(super) async fn at_endpoint(
 }
 
 /// Connects, in the time that the exchange has left.
-async fn dial(
+pub(super) async fn dial(
     upstream: &Rc<Upstream<RequestBody>>,
     exchange: &Exchange,
     timeouts: &UpstreamTimeouts,

@@ -55,6 +55,27 @@ fn a_canary_that_always_fails_is_seen_by_nobody_but_the_books() {
     assert_eq!(on_books("weir_responses_total", &[]), total);
 }
 
+/// With the defaults the canary is ejected after five, and what follows spills: seen by nobody either.
+#[test]
+fn nor_when_it_is_ejected_meanwhile() {
+    let (stable, canary) = (Origin::named("v1"), failing(BAD));
+    let weir = Weir::start(&Conf::two((80, stable.address), (20, canary.address)).split(RESCUE));
+    let load = Load::start(&Plan { address: weir.web(), connections: 8, pace: None, until_refused: false });
+    let begun = crate::support::Instant::now();
+    let of_canary = of("v2");
+    let spilled = || weir.admin.count("weir_spilled_requests_total", &of_canary) as usize;
+    wait_until("its share spills", || spilled() >= 100 || load.has_failed());
+    wait_until("the load is through", || load.since(begun, |_| true) >= times(2_000, 50_000) || load.has_failed());
+    let report = load.stop();
+    report.expect_no_failure();
+    let on_books = || weir.admin.count("weir_requests_total", &[]) as usize;
+    wait_until("all are on the books", || on_books() == report.served.len());
+    let rescued = weir.admin.count("weir_rescued_requests_total", &of_canary) as usize;
+    assert_eq!(rescued, canary.requests());
+    assert_eq!(rescued + spilled(), weir.admin.count("weir_requests_total", &of_canary) as usize, "none was good");
+    assert_eq!(weir.admin.count("weir_requests_total", &[("version", "v2"), ("code", "200")]), 0.0);
+}
+
 #[test]
 fn whatever_the_failure() {
     let stable = Origin::named("v1");

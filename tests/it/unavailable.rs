@@ -1,7 +1,11 @@
 //! A version without an endpoint to use: its share spills, fails or waits, as its split says, and is billed to it.
 
-use std::net::SocketAddr;
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpListener};
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+use socket2::SockRef;
 
 use crate::support::{
     Admin, Answer, Conf, Connection, Failure, Instant, Load, Mortal, Origin, Plan, Report, Weir, free_address, soak,
@@ -19,8 +23,6 @@ fn load_over_a_death(line: &str) -> (Report, Weir) {
     let load = Load::start(&Plan { address: weir.web(), connections: 8, pace: None, until_refused: false });
     let begun = Instant::now();
     load.wait_for_version("v2", begun);
-    // A request whose connection is new is not sent again when it is reset: by now all are old.
-    wait_until("the canary's connections are used ones", || load.since(begun, |_| true) >= 500);
     canary.kill();
     let since = Instant::now();
     wait_until("the load is through", || load.since(since, |_| true) >= times(1_000, 20_000));
@@ -103,6 +105,37 @@ fn a_spill_takes_any_request_and_goes_where_somebody_is() {
     // A version of weight 0 gets nothing, not even so.
     let weir = Weir::start(&Conf::two((1, dead), (0, alive.address)));
     assert_eq!(weir.connect().get("/").unwrap().status(), 502);
+}
+
+/// An endpoint that takes one request and resets it. `dies`: it listens no more by then.
+fn breaks_off(dies: bool) -> (SocketAddr, JoinHandle<Option<TcpListener>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let broken = std::thread::spawn(move || {
+        let (client, _) = listener.accept().unwrap();
+        let kept = if dies { None } else { Some(listener) };
+        assert!((&client).read(&mut [0; 1024]).unwrap() > 0);
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        kept
+    });
+    (address, broken)
+}
+
+#[test]
+fn a_request_that_died_with_its_endpoint_spills_and_one_that_was_only_reset_does_not() {
+    for (dies, method, status) in [(true, "GET", 200), (false, "GET", 502), (true, "POST", 502)] {
+        let (alive, (canary, broken)) = (Origin::named("v1"), breaks_off(dies));
+        let conf = Conf::two((0, alive.address), (1, canary)).weights(&[1, 1_000_000]);
+        let weir = Weir::start(&conf.split("on_unavailable = \"spill\""));
+        let answer = weir.connect().ask(format!("{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"));
+        assert_eq!(answer.unwrap().status(), status, "{method}, dies: {dies}");
+        assert_eq!(broken.join().unwrap().is_none(), dies);
+        wait_for_books(weir.admin, 1);
+        assert_eq!(requests(weir.admin, "v2", "502"), 1, "it is on the canary's books");
+        let reset = [("version", "v2"), ("reason", "reset")];
+        assert_eq!(weir.admin.count("weir_errors_total", &reset), 1.0);
+        assert_eq!(weir.admin.count("weir_spilled_requests_total", &[]), if status == 200 { 1.0 } else { 0.0 });
+    }
 }
 
 /// The client's own `Host` goes to a version that wants it, even after an attempt where the endpoint's was wanted.

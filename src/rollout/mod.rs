@@ -16,6 +16,8 @@ mod check_tests;
 mod checks;
 mod clock;
 mod command;
+mod desk;
+mod document;
 mod effect;
 mod endings;
 mod event;
@@ -33,11 +35,14 @@ mod share;
 mod status;
 #[cfg(test)]
 mod testing;
+mod view;
 
 pub use accounts::{Counters, Receipt, Sheet, WentBack};
 pub use checks::Answer;
 pub use clock::{LONGEST_LOOK, Moment};
 pub use command::{Command, Refusal, What};
+pub use desk::{Ask, Board, Desk, DeskError, Reply, Start};
+pub use document::{Document, Entry, Evidence, Gap, PlannedStep as StepOfDocument, Said, Total};
 pub use effect::{Effect, Notice, Order, Tone};
 pub use event::{Event, Judged};
 pub use machine::{Machine, RolloutId};
@@ -45,3 +50,4 @@ pub use plan::{Asked, Judging, Plan, PlanError, PlannedStep, ThinStep, settings,
 pub use saved::{RestoreError, Saved};
 pub use share::Share;
 pub use status::{Readiness, State, Target, rollback_ready};
+pub use view::{CheckView, Judged as Shown, StepView, Tally, View};

@@ -73,7 +73,7 @@ impl<'a> Trip<'a> {
                     continue;
                 }
             }
-            exchange.chosen(&view, choice, picked);
+            exchange.chosen(&view, choice, picked, selector.is_fresh(&view, choice.split));
             let (at, stage) = (choice.version, Stage::Own);
             let (tried, asked, spent, retried, was_sent, permit, held) = (0, 0, 0, 0, false, None, None);
             return Ok(Self {

@@ -91,7 +91,9 @@ mod tests {
         AcceptFault, Cause, Kind, ListenerName, Refusal, Revision, RouteName, Shed, Source, SplitName, VersionName,
         Weight,
     };
-    use crate::telemetry::{CertificateGauge, EndpointGauges, Finish, NameGauge, Reloads, SplitGauges, VersionGauges};
+    use crate::telemetry::{
+        CertificateGauge, Counted, EndpointGauges, Finish, NameGauge, Reloads, SplitGauges, VersionGauges,
+    };
 
     fn config(versions: &[&str]) -> Config {
         let version =
@@ -219,7 +221,17 @@ mod tests {
             for &millis in millis {
                 let latency = Duration::from_millis(millis);
                 let first_byte = Some(latency / 2);
-                cell.finish(&Finish { latency, first_byte, bad: false, bytes_in: 0, bytes_out: 0 });
+                let (code, began, watched) = (503, Instant::now(), Counted::No);
+                cell.finish(&Finish {
+                    latency,
+                    first_byte,
+                    bad: false,
+                    bytes_in: 0,
+                    bytes_out: 0,
+                    code,
+                    began,
+                    watched,
+                });
                 requests.count(503);
                 responses.count(200);
                 cell.error(Cause::NoEndpoint);

@@ -60,6 +60,8 @@ problems! {
         "Wait until it has ended; GET /api/v1/status tells which process answers.";
     UPGRADE_IMPOSSIBLE = "upgrade-impossible" 409 "This process cannot hand over to another one"
         "As process 1 of a container its end is the container's: replace the container, the orchestrator does it without loss.";
+    ROLLOUT_RUNNING = "rollout-running" 409 "A rollout runs in this split"
+        "It sets the weights: pause or abort it first, or roll back.";
     REVISION_CHANGED = "revision-changed" 412 "Someone else changed the split first"
         "Read the split again, look at what changed, and repeat with its new ETag.";
     BODY_TOO_LARGE = "body-too-large" 413 "The body is larger than 1 MiB"
@@ -176,6 +178,7 @@ impl From<ApplyError> for Problem {
             ApplyError::BadWeights(_) => Self::new(BAD_WEIGHTS, detail),
             ApplyError::NothingToRollBack(_) => Self::new(NOTHING_TO_ROLL_BACK, detail),
             ApplyError::TargetUnhealthy(_) => Self::new(TARGET_UNHEALTHY, detail),
+            ApplyError::RolloutRunning { .. } => Self::new(ROLLOUT_RUNNING, detail),
             ApplyError::RevisionChanged { .. } => Self::new(REVISION_CHANGED, detail),
             ApplyError::UnknownRevision(_) => Self::new(UNKNOWN_REVISION, detail),
             ApplyError::DrainedAsVersion { .. } => Self::new(DRAINED_AS_VERSION, detail),

@@ -103,6 +103,11 @@ impl Engine {
         Ok(Self { settings, w: 0.0, sums: Sums::default(), against, for_it, latched: None })
     }
 
+    /// What it was begun with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// The rollout is at the step with this index: `Healthy` now means that its margin is proved. Beyond the last step
     /// the last one's counts.
     pub fn enter_step(&mut self, step: usize) {

@@ -16,6 +16,7 @@ use super::fare::Fare;
 use super::gauges::{Rollbacks, Seen, gauges, tell_expiring};
 use super::going::{Going, leave_until};
 use super::ready_line::addresses;
+use super::rollouts::controller;
 use super::start::{World, events_format, world};
 use super::upgrade::{ReportNow, Upgrades, remember, report};
 use super::{Addresses, Options, StartError};
@@ -175,11 +176,13 @@ async fn serve(
     let context = Arc::new(context(&world, elsewhere.clone(), phase));
     let own_address = world.admin.as_ref().and_then(|socket| socket.local_addr().ok()).map(Address::from);
     let (mut admin, stop_admin) = serve_admin(&mut world, context);
+    let controller = controller(&mut world);
     let World { config, loaded, load, store, listeners, plane, flusher, access, reloads, reloader, notifier, .. } =
         world;
     let (upgrades, names, checks) = (world.upgrades, world.names, world.checks);
     let mut background = JoinSet::new();
     background.spawn(reloader.run());
+    controller.into_iter().for_each(|controller| drop(background.spawn(controller.run())));
     background.spawn(health::supervise(store.clone(), checks.clone()));
     background.spawn(dns::run(store.clone(), own_address, names.clone()));
     let seen = Seen { checks, names: names.clone() };

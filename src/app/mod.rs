@@ -15,6 +15,7 @@ mod gauges;
 mod going;
 mod load;
 mod ready_line;
+mod rollouts;
 mod start;
 mod upgrade;
 

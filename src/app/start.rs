@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
@@ -20,6 +21,7 @@ use crate::net::listen::{Inherited, Listeners, Prepared, activated, bind_one};
 use crate::pool::Registry;
 use crate::proxy::{DataPlane, Parts};
 use crate::reload::{self, LoadedConfig, Loader, Problem, ReloadHandle, Reloader, last_good_path};
+use crate::rollout::{Ask, Board, Desk};
 use crate::state::{self, OpenError, OpenOptions, Store};
 use crate::telemetry::{self, AccessLog, AccessWriter, Cells, Flusher, events};
 use crate::upgrade::{Control, Parcel, Program, Role, Tally};
@@ -38,6 +40,10 @@ pub(super) struct World {
     pub(super) access: AccessWriter,
     /// What the active checks found.
     pub(super) checks: health::Board,
+    pub(super) desk: Desk,
+    /// The desk's other side, until somebody serves it.
+    pub(super) asked: Option<(mpsc::Receiver<Ask>, Arc<ArcSwap<Board>>)>,
+    pub(super) cells: Arc<Cells>,
     pub(super) reloads: ReloadHandle,
     pub(super) reloader: Reloader,
     pub(super) readiness: Readiness,
@@ -81,10 +87,16 @@ pub(super) fn world(options: &Options, parcel: Option<Parcel>) -> Result<World, 
     let mut flusher = Flusher::new(cells.clone(), Instant::now());
     flusher.register(&config);
     let access = AccessWriter::start(io::stdout()).map_err(internal)?;
+    let (desk, asked, board) = Desk::new();
     let logs = access_logs(&access, &config);
     let plane = Arc::new(
-        DataPlane::start(Parts { snapshot: store.shared(), swapped: store.swapped(), cells, access: logs })
-            .map_err(internal)?,
+        DataPlane::start(Parts {
+            snapshot: store.shared(),
+            swapped: store.swapped(),
+            cells: cells.clone(),
+            access: logs,
+        })
+        .map_err(internal)?,
     );
     let (listeners, prepared) = listeners(&plane, &config, &loaded, given.listeners)?;
     bounds::tell(&config);
@@ -118,6 +130,9 @@ pub(super) fn world(options: &Options, parcel: Option<Parcel>) -> Result<World, 
         flusher,
         access,
         checks: health::Board::default(),
+        desk,
+        asked: Some((asked, board)),
+        cells,
         reloads,
         reloader: reloader.telling(notifier.clone()),
         readiness,

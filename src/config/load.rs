@@ -53,18 +53,6 @@ pub fn check_text(name: &str, text: &str, env: Env<'_>) -> Loaded {
     loader.finish(tree, Path::new(name))
 }
 
-/// As `check_text`, taking the named keys although they are not built yet.
-#[cfg(test)]
-pub fn check_text_ahead(name: &str, text: &str, env: Env<'_>, ahead: &[&str]) -> Loaded {
-    let mut loader = Loader::new(Path::new(name), env);
-    loader.may_read = false;
-    let mut tree = loader.parse(name.to_owned(), text.to_owned());
-    if let Some(tree) = &mut tree {
-        check::check_ahead(tree, &mut loader.report, ahead);
-    }
-    loader.resolve(tree, Path::new(name))
-}
-
 /// Digest of the file and everything it names as they are now, for a watcher.
 ///
 /// # Errors

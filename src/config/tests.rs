@@ -113,7 +113,6 @@ fn remedies_say_what_to_write() {
         (with("[[routes]]", "[routes]"), "write it with two brackets: [[routes]]"),
         (with("\"127.0.0.1:8080\"", "\":8080\""), "write \"0.0.0.0:8080\""),
         (with("bind", "bnid"), "did you mean `bind`?"),
-        (and("[splits.shop.rollout]\nto = \"v2\""), "take `rollout` out"),
         (with("weight = 10", "weight = 1000001"), "0 to 1000000"),
         (and("[telemetry.log]\nlevel = \"inof\""), "did you mean `info`?"),
         (and("[admin]\nbind = \"0.0.0.0:9901\""), "write \"127.0.0.1:9901\""),
@@ -200,7 +199,6 @@ fn what_is_not_built_yet_is_named_with_its_full_key() {
     let split = |more: &str| and(&format!("[splits.shop]\n{more}"));
     for (text, key) in [
         (split("mirror = {}"), "splits.shop.mirror"),
-        (split("rollout = {}"), "splits.shop.rollout"),
         (and("[flags.x]\ndefault = \"off\""), "flags"),
         (and("[admin]\ntokens = []"), "admin.tokens"),
         (and("[telemetry.metrics]\nnative_histograms = false"), "telemetry.metrics"),

@@ -1,9 +1,7 @@
-//! `[splits.NAME.rollout]` as it will be taken once its controller is there: what is written, what comes of it, and
-//! what is said about mistakes. The keys still answer `not-yet` (the last test).
+//! `[splits.NAME.rollout]`: what is written, what comes of it, and what is said about mistakes.
 
 use std::time::Duration;
 
-use super::load::check_text_ahead;
 use super::*;
 use crate::model::VersionName;
 
@@ -47,7 +45,7 @@ command = ["./smoke.sh", "{endpoint}"]
 "#;
 
 fn load(text: &str) -> Loaded {
-    check_text_ahead("weir.toml", text, &|_| None, &["rollout"])
+    check_text("weir.toml", text, &|_| None)
 }
 
 fn shop(lines: &str) -> String {
@@ -202,12 +200,4 @@ fn sticky_by_what_users_choose_is_warned_of() {
     }
     let cookie = format!("{}[splits.shop]\nsticky = {{ by = \"cookie\" }}\n", shop(""));
     assert!(load(&cookie).report.diagnostics.is_empty());
-}
-
-#[test]
-fn until_its_controller_is_there_the_table_is_refused() {
-    let loaded = check_text("weir.toml", &format!("{GOOD}{FULL}"), &|_| None);
-    let [one] = loaded.report.diagnostics.as_slice() else { panic!("{}", loaded.report.text(false)) };
-    assert_eq!((one.code, one.key.as_deref()), (Code::NotYet, Some("splits.shop.rollout")));
-    assert!(loaded.config.is_none());
 }

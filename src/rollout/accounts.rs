@@ -61,6 +61,11 @@ impl<S: Ord> Default for Receipt<S> {
 }
 
 impl<S: Ord> Receipt<S> {
+    /// Goes on with sheets that an earlier process has written.
+    pub fn of(sheets: Vec<Sheet>) -> Self {
+        Self { sheets, brought: BTreeMap::new() }
+    }
+
     /// Where a source stands at the rollout's start: what it counted before is none of its requests.
     pub fn begin(&mut self, source: S, reading: Counters) {
         self.brought.insert(source, reading);

@@ -103,6 +103,11 @@ impl Checking {
         self.said.as_deref().unwrap_or("has not answered yet")
     }
 
+    /// What it said last, if it has said anything.
+    pub(super) fn said_last(&self) -> Option<String> {
+        self.said.clone()
+    }
+
     /// The question, if it is time for one.
     pub(super) fn ask(&mut self, at: CheckAt) -> Option<Effect> {
         if self.is_asked || !self.due_in.is_zero() {

@@ -5,9 +5,11 @@
 //! Invariant: between two looks at most `LONGEST_LOOK` counts, and over a restart at most what both clocks agree on; so
 //! no jump of either clock, in either direction, ends a step, and none holds one up by more than the time of the jump.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+
+use crate::model::Instant;
 
 /// The most that counts between two looks. A controller looks each second.
 pub const LONGEST_LOOK: Duration = Duration::from_secs(10);
@@ -33,6 +35,28 @@ impl Moment {
     /// clock is behind, and nothing counts.
     pub(super) fn since_restart(self, earlier: Self) -> Duration {
         self.since(earlier).min(self.wall.saturating_sub(earlier.wall))
+    }
+}
+
+/// Where moments come from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    /// Of the kernel, when the process began to count.
+    booted: Duration,
+    since: Instant,
+}
+
+impl Clock {
+    pub(super) fn new() -> Self {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+        let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or_default();
+        Self { booted: Duration::new(seconds, nanoseconds), since: Instant::now() }
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Moment { monotonic: self.booted + self.since.elapsed(), wall }
     }
 }
 

@@ -54,6 +54,9 @@ pub enum DeskError {
     /// 422 `bad-rollout`.
     #[error("the analysis cannot be run so: {0}")]
     Settings(String),
+    /// 507 `not-persisted`.
+    #[error("the rollout could not be written to the state directory: nothing has begun; free or repair the disk")]
+    NotPersisted,
     #[error(transparent)]
     Store(#[from] ApplyError),
     /// 503 `shutting-down`.
@@ -72,7 +75,7 @@ pub enum Ask {
 pub type Reply = oneshot::Sender<Result<Arc<View>, DeskError>>;
 
 /// What can be looked at, replaced whole.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Board {
     /// The running rollout of a split, or its last one.
     pub views: BTreeMap<SplitName, Arc<View>>,

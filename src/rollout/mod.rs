@@ -11,23 +11,31 @@
 
 mod accounts;
 mod advance;
+mod archive;
+mod books;
 #[cfg(test)]
 mod check_tests;
 mod checks;
 mod clock;
 mod command;
+mod controller;
+mod deeds;
 mod desk;
 mod document;
 mod effect;
 mod endings;
 mod event;
+mod evidence;
 mod machine;
 #[cfg(test)]
 mod machine_tests;
+mod operators;
 mod outbox;
 mod plan;
+mod ports;
 #[cfg(test)]
 mod property_tests;
+mod run;
 mod saved;
 #[cfg(test)]
 mod saved_tests;
@@ -41,12 +49,14 @@ pub use accounts::{Counters, Receipt, Sheet, WentBack};
 pub use checks::Answer;
 pub use clock::{LONGEST_LOOK, Moment};
 pub use command::{Command, Refusal, What};
+pub use controller::Controller;
 pub use desk::{Ask, Board, Desk, DeskError, Reply, Start};
 pub use document::{Document, Entry, Evidence, Gap, PlannedStep as StepOfDocument, Said, Total};
 pub use effect::{Effect, Notice, Order, Tone};
 pub use event::{Event, Judged};
 pub use machine::{Machine, RolloutId};
 pub use plan::{Asked, Judging, Plan, PlanError, PlannedStep, ThinStep, settings, starts_by_itself, thin_steps};
+pub use ports::{Ports, Question, Told};
 pub use saved::{RestoreError, Saved};
 pub use share::Share;
 pub use status::{Readiness, State, Target, rollback_ready};

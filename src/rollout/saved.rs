@@ -41,6 +41,18 @@ impl Machine {
         Saved { version: VERSION, rollout }
     }
 
+    /// What was written, to be looked at.
+    ///
+    /// # Errors
+    /// It is of another version, or damaged.
+    pub(super) fn peek(saved: &Saved) -> Result<Self, RestoreError> {
+        if saved.version != VERSION {
+            return Err(RestoreError::UnknownVersion(saved.version));
+        }
+        let machine: Self = serde_json::from_value(saved.rollout.clone()).map_err(RestoreError::Damaged)?;
+        if machine.is_sound() { Ok(machine) } else { Err(RestoreError::Unsound) }
+    }
+
     /// Goes on where it was written. `found`: what has happened to the split since, if something has (it is in the
     /// store's history: a rollback, other weights in the file, a version gone). It is heard before anything is ordered
     /// again, so that no old order is done over it.
@@ -48,13 +60,7 @@ impl Machine {
     /// # Errors
     /// It is of another version, or damaged.
     pub fn restore(saved: Saved, found: Option<Event>, now: Moment) -> Result<(Self, Vec<Effect>), RestoreError> {
-        if saved.version != VERSION {
-            return Err(RestoreError::UnknownVersion(saved.version));
-        }
-        let mut machine: Self = serde_json::from_value(saved.rollout).map_err(RestoreError::Damaged)?;
-        if !machine.is_sound() {
-            return Err(RestoreError::Unsound);
-        }
+        let mut machine = Self::peek(&saved)?;
         machine.pass(now.since_restart(machine.seen));
         machine.seen = now;
         let mut out = Vec::new();

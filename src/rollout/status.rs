@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use super::advance::Gate;
+use super::checks::Checking;
 use super::command::What;
 use super::machine::{End, Machine, Phase, RolloutId};
-use super::plan::Plan;
+use super::plan::{Asked, Plan};
+use super::share::Share;
 use crate::config::CheckAt;
 use crate::model::VersionName;
 
@@ -71,6 +73,17 @@ impl Machine {
     /// Ended, and nothing is left to be done: it may be forgotten.
     pub fn is_over(&self) -> bool {
         self.state().is_end() && self.outbox.is_empty()
+    }
+
+    /// The weights that are in force, as far as it knows: nobody else has set others.
+    pub(super) fn in_force(&self) -> Option<Share> {
+        let parts = self.step.and_then(|step| self.plan.steps.get(step)).map(|step| step.parts)?;
+        matches!(self.phase, Phase::Holding | Phase::Approval).then(|| self.plan.share(parts))
+    }
+
+    /// What its checks have said last.
+    pub(super) fn checks_seen(&self) -> impl Iterator<Item = (&Asked, &Checking)> {
+        self.plan.checks.iter().zip(&self.checks)
     }
 
     /// Why it ended.

@@ -98,6 +98,11 @@ impl Store {
         Ok((Frozen(self.clone()), Handed { dir, lock, state, known }))
     }
 
+    /// Whether a successor is being given the state. Waits for nothing: while a change is being written it says no.
+    pub fn is_frozen(&self) -> bool {
+        self.try_writer().is_some_and(|writer| writer.frozen)
+    }
+
     /// The predecessor is out: what its file or state has made to change is written. True if all is on disk.
     pub fn settle(&self) -> bool {
         self.writer().files.iter().for_each(|files| files.disk.sign());

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::buckets::{BUCKETS, bucket_end};
 use super::cells::VersionCounts;
 use super::registry::{VersionKey, lock};
+use crate::analysis::History;
 use crate::model::{Instant, SplitName, VersionName};
 
 /// The longest window.
@@ -70,6 +71,23 @@ impl Windows {
             p99_ms: own.percentile(0.99),
             observed_share: part(own.all, of_split),
         }
+    }
+
+    /// A version's requests of the last quarter of an hour, for the analysis to begin with.
+    pub fn history(&self, split: &SplitName, version: &VersionName) -> History {
+        let rings = lock(&self.0);
+        let span = Span::ending(rings.tick, LONGEST);
+        let sum = rings.versions.get(&(split.clone(), version.clone())).map(|rings| rings.sum(&span));
+        let Sum { all, bad, buckets } = sum.unwrap_or_default();
+        History::of(all, bad, buckets)
+    }
+
+    /// Requests of a split per second, over the last ten.
+    pub fn rate(&self, split: &SplitName) -> f64 {
+        let rings = lock(&self.0);
+        let span = Span::ending(rings.tick, 10);
+        let of_split = rings.versions.iter().filter(|((of, _), _)| of == split);
+        of_split.map(|(_, rings)| rings.requests(&span)).sum::<u64>() as f64 / span.covers as f64
     }
 
     /// Takes what came up to `now`.

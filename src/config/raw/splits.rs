@@ -81,8 +81,6 @@ pub struct RawSplit {
     #[schemars(extend("x-weir-not-yet" = true))]
     pub mirror: Option<RawMirror>,
     /// A plan of steps that moves the weights.
-    // The switch: with the next line out the whole table is taken (`resolve/rollout.rs`).
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub rollout: Option<RawRollout>,
 }
 

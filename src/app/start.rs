@@ -20,6 +20,7 @@ use crate::net::listen::{Inherited, Listeners, Prepared, activated, bind_one};
 use crate::pool::Registry;
 use crate::proxy::{DataPlane, Parts};
 use crate::reload::{self, LoadedConfig, Loader, Problem, ReloadHandle, Reloader, last_good_path};
+use crate::rollout::Desk;
 use crate::state::{self, OpenError, OpenOptions, Store};
 use crate::telemetry::{self, AccessLog, AccessWriter, Cells, Flusher, events};
 use crate::upgrade::{Control, Parcel, Program, Role, Tally};
@@ -38,6 +39,7 @@ pub(super) struct World {
     pub(super) access: AccessWriter,
     /// What the active checks found.
     pub(super) checks: health::Board,
+    pub(super) desk: Desk,
     pub(super) reloads: ReloadHandle,
     pub(super) reloader: Reloader,
     pub(super) readiness: Readiness,
@@ -118,6 +120,8 @@ pub(super) fn world(options: &Options, parcel: Option<Parcel>) -> Result<World, 
         flusher,
         access,
         checks: health::Board::default(),
+        // Nobody serves it yet: whatever is asked is refused as when weir is ending.
+        desk: Desk::new().0,
         reloads,
         reloader: reloader.telling(notifier.clone()),
         readiness,

@@ -109,6 +109,9 @@ pub enum ApplyError {
     /// Taking back the drain of one endpoint while its whole version drains.
     #[error("`{endpoint}` drains because all of `{version}` does; undrain `{version}` instead")]
     DrainedAsVersion { version: VersionName, endpoint: String },
+    /// A shift or release while a rollout moves the weights.
+    #[error("a rollout to `{to}` runs in split `{split}`: abort it first, or wait for its end")]
+    RolloutRunning { split: SplitName, to: VersionName },
     /// A reload would remove a version that a held rollback stands on.
     #[error("{0}")]
     HeldConflict(String),

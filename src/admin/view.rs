@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::{AdminContext, NamesOf, StatsOf};
-use super::rollout::{RolloutDto, Rollouts, state_while};
 use super::dto::{
     CountsDto, EndpointDto, HistoryEntryDto, OverrideDto, SplitDto, SplitStatsDto, StatsDto, VersionDto,
     VersionStatsDto,
 };
+use super::rollout::{RolloutDto, Rollouts, state_while};
 use crate::health::Board;
 use crate::model::{VersionName, rfc3339_ms};
 use crate::pool::{Counts, Endpoint, EndpointKey, Health};

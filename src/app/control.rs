@@ -177,12 +177,12 @@ async fn serve(
     let (mut admin, stop_admin) = serve_admin(&mut world, context);
     let World { config, loaded, load, store, listeners, plane, flusher, access, reloads, reloader, notifier, .. } =
         world;
-    let (upgrades, names, checks) = (world.upgrades, world.names, world.checks);
+    let (upgrades, names, checks, desk) = (world.upgrades, world.names, world.checks, world.desk);
     let mut background = JoinSet::new();
     background.spawn(reloader.run());
     background.spawn(health::supervise(store.clone(), checks.clone()));
     background.spawn(dns::run(store.clone(), own_address, names.clone()));
-    let seen = Seen { checks, names: names.clone() };
+    let seen = Seen { checks, names: names.clone(), desk };
     background.spawn(flush((flusher, seen), store.clone(), upgrades.clone(), access.dropped_count()));
     let mut guard = JoinSet::new();
     guard.spawn(watchdog(notifier.clone(), plane.clone()));

@@ -204,7 +204,10 @@ async fn a_rollout_from_its_start_to_its_abort() {
     assert_eq!(house.get("/rollouts").await, (200, json!({"rollouts": []})));
     let split = house.ask(ROLLOUT, json!({"to": "v2", "reason": "release 42"})).await;
     assert_eq!((&split["state"], &split["weights"]), (&json!("rolling_out"), &json!({"v1": 99, "v2": 1})));
-    assert_eq!((&split["changed"], &split["persisted"], &split["source"]), (&json!(true), &json!(true), &json!("rollout")));
+    assert_eq!(
+        (&split["changed"], &split["persisted"], &split["source"]),
+        (&json!(true), &json!(true), &json!("rollout"))
+    );
     let rollout = &split["rollout"];
     assert_eq!((&rollout["id"], &rollout["to"], &rollout["state"]), (&json!("r1"), &json!("v2"), &json!("running")));
     assert_eq!((&rollout["step"], &rollout["steps"], &rollout["by"]), (&json!(1), &json!(5), &json!("local:alice")));
@@ -240,7 +243,10 @@ async fn past_rollouts_are_listed_with_their_receipts() {
     house.ask(ROLLOUT, json!({"reason": "two"})).await;
     let (status, list) = house.get("/rollouts?split=shop").await;
     let line = |i: usize, key: &str| list["rollouts"][i][key].clone();
-    assert_eq!((status, line(0, "id"), line(0, "state"), line(0, "reason")), (200, json!("r2"), json!("running"), json!("two")));
+    assert_eq!(
+        (status, line(0, "id"), line(0, "state"), line(0, "reason")),
+        (200, json!("r2"), json!("running"), json!("two"))
+    );
     assert_eq!((line(1, "id"), line(1, "state"), line(2, "id")), (json!("r1"), json!("aborted"), Value::Null));
     assert_eq!(house.get("/rollouts?limit=1").await.1["rollouts"].as_array().unwrap().len(), 1);
     let (status, receipt) = house.get("/rollouts/r1/receipt").await;
@@ -318,7 +324,11 @@ async fn what_cannot_be_is_refused_and_begins_nothing() {
         let headers = [HOST, ("content-type", "application/json")];
         let full = format!("/api/v1{ROLLOUT}{path}");
         let (got, _, text) = send(&house.router, request("POST", &full, &headers, body)).await;
-        assert_eq!((got, slug(&serde_json::from_str(&text).unwrap()).as_str()), (status, wanted), "{path} {body}: {text}");
+        assert_eq!(
+            (got, slug(&serde_json::from_str(&text).unwrap()).as_str()),
+            (status, wanted),
+            "{path} {body}: {text}"
+        );
     }
     assert_eq!(house.refused("POST", "/splits/nope/rollout", None).await, (404, "unknown-split".into()));
     assert_eq!(house.refused("GET", ROLLOUT, None).await, (409, "no-rollout".into()));

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::dto::{NameDto, StatsDto};
 use crate::health::Board;
 use crate::model::{Actor, Instant, Revision, SplitName, VersionName};
+use crate::rollout::Desk;
 use crate::state::Store;
 use crate::upgrade::Elsewhere;
 
@@ -26,6 +27,8 @@ pub type NamesOf = dyn Fn(&SplitName, &VersionName) -> Vec<NameDto> + Send + Syn
 /// See the file's head.
 pub struct AdminContext {
     pub store: Arc<Store>,
+    /// Where rollouts are asked for and looked at.
+    pub rollouts: Desk,
     /// What the active checks found.
     pub checks: Board,
     /// Its `in_flight` is not used: the pool's own count is shown.

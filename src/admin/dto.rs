@@ -5,6 +5,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::rollout::RolloutDto;
 use crate::model::Weights;
 
 /// Everything at once.
@@ -94,7 +95,7 @@ pub(super) struct SplitDto {
     pub(super) name: String,
     /// The change that last touched this split; also its ETag.
     pub(super) revision: u64,
-    /// `steady`, `shifted`, `held`.
+    /// `steady`, `shifted`, `held`; while a rollout runs `rolling_out`, `paused`.
     #[schema(example = "steady")]
     pub(super) state: &'static str,
     pub(super) stable: String,
@@ -118,6 +119,9 @@ pub(super) struct SplitDto {
     #[serde(rename = "override")]
     pub(super) override_: Option<OverrideDto>,
     pub(super) versions: Vec<VersionDto>,
+    /// The rollout that runs, or the last one; absent if there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rollout: Option<RolloutDto>,
 }
 
 /// Weights set at runtime; they stand above the file.

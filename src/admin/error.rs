@@ -5,6 +5,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::rollout::{DeskError, Refusal};
 use crate::state::ApplyError;
 
 /// One row of the table.
@@ -40,6 +41,8 @@ problems! {
         "The API is under /api/v1; /api/v1/openapi.json lists every path.";
     UNKNOWN_SPLIT = "unknown-split" 404 "There is no split of that name"
         "The allowed names are in `allowed`; they come from [splits.*] of the configuration in force.";
+    UNKNOWN_ROLLOUT = "unknown-rollout" 404 "There is no rollout of that id"
+        "GET /api/v1/rollouts lists those that are remembered, with their ids.";
     UNKNOWN_ENDPOINT = "unknown-endpoint" 404 "The version has no endpoint of that address"
         "Write the address as in the file, `host:port`. A removed endpoint is known until it is empty plus 1 hour.";
     METHOD_NOT_ALLOWED = "method-not-allowed" 405 "The path does not take this method"
@@ -54,6 +57,10 @@ problems! {
         "Keep that version in the file, or release the split first: DELETE /api/v1/splits/{split}/override.";
     DRAINED_AS_VERSION = "drained-as-version" 409 "The endpoint drains because its whole version does"
         "Undrain the version: POST the same call without `endpoint`.";
+    NO_ROLLOUT = "no-rollout" 409 "No rollout runs in this split"
+        "Start one: POST /api/v1/splits/{split}/rollout. GET /api/v1/rollouts lists past ones.";
+    ROLLOUT_REFUSED = "rollout-refused" 409 "The rollout does not take this command now"
+        "GET /api/v1/splits/{split}/rollout lists in `commands` what it takes, and in `waits_for` what it waits for.";
     NOT_DRAINING = "not-draining" 409 "There is no drain to wait for"
         "Start it first: POST /api/v1/splits/{split}/versions/{version}/drain.";
     UPGRADE_RUNNING = "upgrade-running" 409 "An upgrade is under way already"
@@ -74,6 +81,8 @@ problems! {
         "GET /api/v1/history?split={split} lists those that are known.";
     BAD_WEIGHTS = "bad-weights" 422 "The weights cannot be used"
         "Name every version of the split, each with a whole number from 0 to 1000000, at least one of an open version above 0.";
+    BAD_ROLLOUT = "bad-rollout" 422 "There can be no such rollout"
+        "It moves requests from the stable version to one other, in steps whose weights rise from 0 to 100 percent, each with its time.";
     INVALID_CONFIG = "invalid-config" 422 "The configuration has errors"
         "The old configuration stays in force. `diagnostics` lists every problem with its place.";
     IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused" 422 "The Idempotency-Key was used for another request"
@@ -190,10 +199,29 @@ impl From<ApplyError> for Problem {
     }
 }
 
+impl From<DeskError> for Problem {
+    fn from(error: DeskError) -> Self {
+        let detail = error.to_string();
+        match error {
+            DeskError::UnknownSplit { known, .. } => Self::new(UNKNOWN_SPLIT, detail).allowed(known),
+            // The same to whoever asks: there is nothing that could hear the command.
+            DeskError::NoRollout(_) | DeskError::Refused(Refusal::Ended) => Self::new(NO_ROLLOUT, detail),
+            DeskError::Running { .. } => Self::new(ROLLOUT_RUNNING, detail),
+            DeskError::Refused(_) => Self::new(ROLLOUT_REFUSED, detail),
+            DeskError::Plan(_) | DeskError::Settings(_) => Self::new(BAD_ROLLOUT, detail),
+            DeskError::Store(error) => error.into(),
+            DeskError::NotPersisted => Self::new(NOT_PERSISTED, detail),
+            DeskError::Gone => Self::new(SHUTTING_DOWN, detail),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Revision, SplitName};
+    use crate::config::StepsFlaw;
+    use crate::model::{Revision, SplitName, VersionName};
+    use crate::rollout::PlanError;
 
     #[test]
     fn every_slug_is_one_row_with_a_status_and_a_page() {
@@ -227,6 +255,7 @@ mod tests {
     fn statuses_are_those_of_the_contract() {
         let io = || std::io::Error::other("disk full");
         let split = || SplitName::new("shop").unwrap();
+        let version = || VersionName::new("v2").unwrap();
         for (error, slug, status) in [
             (ApplyError::UnknownSplit { split: "x".into(), known: vec![] }, "unknown-split", 404),
             (ApplyError::BadWeights("b".into()), "bad-weights", 422),
@@ -238,8 +267,30 @@ mod tests {
                 412,
             ),
             (ApplyError::HeldConflict("h".into()), "held-conflict", 409),
+            (ApplyError::RolloutRunning { split: split(), to: version() }, "rollout-running", 409),
             (ApplyError::Frozen, "upgrading", 503),
             (ApplyError::NotPersisted { path: "/x".into(), source: io() }, "not-persisted", 507),
+        ] {
+            let problem = Problem::from(error);
+            assert_eq!(problem.slug(), slug);
+            assert_eq!(problem.into_response().status(), status);
+        }
+    }
+    #[test]
+    fn refusals_of_the_desk_have_their_slugs() {
+        let split = || SplitName::new("shop").unwrap();
+        let to = VersionName::new("v2").unwrap();
+        for (error, slug, status) in [
+            (DeskError::UnknownSplit { split: "x".into(), known: vec!["shop".into()] }, "unknown-split", 404),
+            (DeskError::NoRollout(split()), "no-rollout", 409),
+            (DeskError::Refused(Refusal::Ended), "no-rollout", 409),
+            (DeskError::Running { split: split(), to: to.clone() }, "rollout-running", 409),
+            (DeskError::Refused(Refusal::Paused), "rollout-refused", 409),
+            (DeskError::Plan(PlanError::IsStable(to)), "bad-rollout", 422),
+            (DeskError::Plan(StepsFlaw::Empty.into()), "bad-rollout", 422),
+            (DeskError::Settings("false_alarm".into()), "bad-rollout", 422),
+            (DeskError::Store(ApplyError::Frozen), "upgrading", 503),
+            (DeskError::Gone, "shutting-down", 503),
         ] {
             let problem = Problem::from(error);
             assert_eq!(problem.slug(), slug);

@@ -15,6 +15,7 @@ mod idempotency;
 mod intake;
 mod request;
 mod reserve;
+mod rollout;
 mod router;
 mod serve;
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Whole calls: the real router over a real store in a temporary directory.
 
+mod rollout;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,6 +19,7 @@ use super::{AdminContext, LastReload, ReloadAsk, ReloadDone, ReloadResult, Stats
 use crate::config;
 use crate::model::{Actor, Instant, ListenerName, Revision, RouteName, Source, SplitName, VersionName, Weight};
 use crate::pool::{Claim, Registry};
+use crate::rollout::Desk;
 use crate::state::{Change, OpenOptions, Order, Store};
 
 pub(super) const HOST: (&str, &str) = ("host", "127.0.0.1:9901");
@@ -48,12 +51,16 @@ struct House {
 
 impl House {
     fn new() -> Self {
+        Self::with(Desk::new().0)
+    }
+
+    fn with(desk: Desk) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = Arc::new(config(dir.path(), &[9002, 9003]));
         let store = Store::open(config, Arc::new(Registry::default()), &OpenOptions::default()).unwrap();
         let down = Arc::new(AtomicBool::new(false));
         let reload = Arc::new(Mutex::new((None, ReloadResult::Failed("not set".into()))));
-        let ctx = Arc::new(context(store, down.clone(), reload.clone()));
+        let ctx = Arc::new(context(store, desk, down.clone(), reload.clone()));
         Self { router: super::router(ctx.clone()), ctx, down, reload, dir }
     }
 
@@ -101,9 +108,15 @@ fn slug(json: &Value) -> String {
     json["type"].as_str().unwrap_or_else(|| panic!("no problem: {json}")).trim_start_matches("/problems/").to_owned()
 }
 
-fn context(store: Store, down: Arc<AtomicBool>, reload: Arc<Mutex<(Option<ReloadAsk>, ReloadResult)>>) -> AdminContext {
+fn context(
+    store: Store,
+    rollouts: Desk,
+    down: Arc<AtomicBool>,
+    reload: Arc<Mutex<(Option<ReloadAsk>, ReloadResult)>>,
+) -> AdminContext {
     AdminContext {
         store: Arc::new(store),
+        rollouts,
         checks: crate::health::Board::default(),
         stats: Arc::new(|_, _, window| StatsDto { window_seconds: window.as_secs(), ..StatsDto::default() }),
         names: Arc::new(|_, _| Vec::new()),
@@ -412,7 +425,7 @@ async fn what_is_not_about_one_split() {
     assert_eq!(house.get("/config").await, (200, json!("workers = 1\n")));
     assert_eq!(house.get("/config/schema").await.1, json!({"type": "object"}));
     assert_eq!(house.get("/openapi.json").await.1["openapi"], "3.1.0");
-    for later in ["/events", "/explain", "/flags", "/rollouts", "/splits/shop/rollout", "/splits/shop/rollout/pause"] {
+    for later in ["/events", "/explain", "/flags", "/fleet"] {
         assert_eq!(house.refused("POST", later, None).await, (501, "not-yet".into()), "{later}");
     }
     let check = request("POST", "/api/v1/config/check", &[HOST], "a = ");

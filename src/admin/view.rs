@@ -10,6 +10,7 @@ use super::dto::{
     CountsDto, EndpointDto, HistoryEntryDto, OverrideDto, SplitDto, SplitStatsDto, StatsDto, VersionDto,
     VersionStatsDto,
 };
+use super::rollout::{RolloutDto, Rollouts, state_while};
 use crate::health::Board;
 use crate::model::{VersionName, rfc3339_ms};
 use crate::pool::{Counts, Endpoint, EndpointKey, Health};
@@ -26,6 +27,7 @@ pub(super) struct View<'a> {
     pub(super) leaving: Vec<(EndpointKey, Arc<Endpoint>)>,
     pub(super) checks: Board,
     pub(super) persisted: bool,
+    pub(super) rollouts: Rollouts,
 }
 
 impl<'a> View<'a> {
@@ -36,17 +38,23 @@ impl<'a> View<'a> {
             leaving: ctx.store.registry().leaving(),
             checks: ctx.checks.clone(),
             persisted,
+            rollouts: Rollouts::new(ctx),
         }
     }
 
     /// One split as it is.
     pub(super) fn split(&self, split: &SplitState) -> SplitDto {
+        self.split_with(split, self.rollouts.of(&split.name))
+    }
+
+    /// The same with a rollout that may be newer than the one shown to all.
+    pub(super) fn split_with(&self, split: &SplitState, rollout: Option<RolloutDto>) -> SplitDto {
         let figures = self.figures(split, MINUTE);
         let versions = split.versions.iter().zip(figures);
         SplitDto {
             name: split.name.to_string(),
             revision: split.revision.0,
-            state: state(split),
+            state: state_while(rollout.as_ref(), state(split)),
             stable: split.stable.to_string(),
             rollback_to: rollback_to(split).map(ToString::to_string),
             source: split.override_.as_ref().map_or("file", |o| o.source.as_str()),
@@ -62,6 +70,7 @@ impl<'a> View<'a> {
                 reason: o.reason.clone(),
             }),
             versions: versions.map(|(version, figures)| self.version(split, version, figures)).collect(),
+            rollout,
         }
     }
 
@@ -249,7 +258,7 @@ mod tests {
 
     fn view() -> View<'static> {
         let (names, leaving, checks) = (&|_: &_, _: &_| Vec::new(), Vec::new(), Board::default());
-        View { stats: &some, names, leaving, checks, persisted: true }
+        View { stats: &some, names, leaving, checks, persisted: true, rollouts: Rollouts::none() }
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub use feed::{BIN, BinCounts, Feed, Order, Portion, Released, Side, UnknownEpoc
 pub use history::History;
 pub use interval::{RateInterval, needed_requests, rate_interval};
 pub use meter::{Meter, Origin, WentBack};
+pub use reason::{e_limit, e_value};
 pub use settings::{Allowance, BadSettings, LatencyAllowance, Settings};
 pub use snapshot::{RestoreError, Snapshot};
 pub use verdict::{Judgment, Part, Shown, Verdict};

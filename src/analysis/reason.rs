@@ -103,8 +103,13 @@ fn ratio(tally: &Tally) -> String {
     format!("{}/{}", tally.bad, tally.all)
 }
 
-/// An e-value given as its logarithm, as short as its size allows.
-pub(super) fn e_value(log_e: f64) -> String {
+/// What an e-value, given as its logarithm, is measured against, given as its logarithm too: `1000`, `20`.
+pub fn e_limit(log: f64) -> String {
+    limit((-log).exp())
+}
+
+/// An e-value given as its logarithm, as short as its size allows: `0.42`, `1270`, `4.1e6`, `<0.01`, `1e99+`.
+pub fn e_value(log_e: f64) -> String {
     match log_e.exp() {
         // 10^99 and above, infinity too.
         _ if log_e >= 99.0 * std::f64::consts::LN_10 => "1e99+".to_owned(),
@@ -155,6 +160,7 @@ mod tests {
     #[test]
     fn limits_and_odd_rates_are_short() {
         assert_eq!([0.001, 0.05, 0.003, 1e-7].map(limit), ["1000", "20", "333.333", "1.0e7"]);
+        assert_eq!([1000f64, 20.0, 333.333, 1e7].map(|e| e_limit(e.ln())), ["1000", "20", "333.333", "1.0e7"]);
         assert_eq!(
             [0.0, 1.0, 0.12345, 0.000_123_4, 1e-9].map(percent),
             ["0%", "100%", "12.3%", "0.012%", "0.0000001%"]

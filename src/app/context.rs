@@ -24,6 +24,7 @@ pub(super) fn context(world: &World, elsewhere: Elsewhere, phase: tokio::sync::w
     let file = world.loaded.files.first().map_or_else(|| "weir.toml".to_owned(), |f| f.display().to_string());
     AdminContext {
         store: world.store.clone(),
+        rollouts: world.desk.clone(),
         checks: world.checks.clone(),
         stats: Arc::new(move |split, version, window: Duration| stats(windows.stats(split, version, window))),
         names: {

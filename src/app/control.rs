@@ -179,13 +179,13 @@ async fn serve(
     let controller = controller(&mut world);
     let World { config, loaded, load, store, listeners, plane, flusher, access, reloads, reloader, notifier, .. } =
         world;
-    let (upgrades, names, checks) = (world.upgrades, world.names, world.checks);
+    let (upgrades, names, checks, desk) = (world.upgrades, world.names, world.checks, world.desk);
     let mut background = JoinSet::new();
     background.spawn(reloader.run());
     controller.into_iter().for_each(|controller| drop(background.spawn(controller.run())));
     background.spawn(health::supervise(store.clone(), checks.clone()));
     background.spawn(dns::run(store.clone(), own_address, names.clone()));
-    let seen = Seen { checks, names: names.clone() };
+    let seen = Seen { checks, names: names.clone(), desk };
     background.spawn(flush((flusher, seen), store.clone(), upgrades.clone(), access.dropped_count()));
     let mut guard = JoinSet::new();
     guard.spawn(watchdog(notifier.clone(), plane.clone()));

@@ -3,14 +3,17 @@
 use std::collections::HashMap;
 use std::time::SystemTime;
 
+use crate::analysis::Direction;
 use crate::config::{Certificate, Config};
 use crate::dns::Statuses;
 use crate::health::{Board, CheckCounts};
 use crate::model::{Instant, Source, SplitName, rfc3339_ms};
 use crate::reload::ReloadStatus;
+use crate::rollout::{self, Desk};
 use crate::state::{Snapshot, SplitState, VersionState};
 use crate::telemetry::{
-    CertificateGauge, EndpointGauges, Gauges, NameGauge, Reloads, SplitGauges, VersionGauges, panics,
+    CertificateGauge, CheckGauge, EndpointGauges, Gauges, NameGauge, Reloads, RolloutGauges, SplitGauges,
+    VersionGauges, panics,
 };
 use crate::tls::{Expiring, ExpiryWatch};
 use crate::upgrade::Tally;
@@ -22,6 +25,7 @@ pub(super) type Rollbacks = HashMap<(SplitName, Source), u64>;
 pub(super) struct Seen {
     pub(super) checks: Board,
     pub(super) names: Statuses,
+    pub(super) desk: Desk,
 }
 
 /// See the file's head.
@@ -33,7 +37,7 @@ pub(super) fn gauges(
 ) -> Gauges {
     Gauges {
         upgrades: (upgrades.done, upgrades.failed),
-        splits: snapshot.splits.iter().map(|s| split(s, rollbacks, &seen.checks)).collect(),
+        splits: snapshot.splits.iter().map(|s| split(s, rollbacks, seen)).collect(),
         certificates: snapshot.config.certificates().into_iter().map(|c| certificate(c)).collect(),
         names: seen
             .names
@@ -74,7 +78,7 @@ pub(super) fn tell_expiring(watch: &mut ExpiryWatch, config: &Config) {
     }
 }
 
-fn split(split: &SplitState, rollbacks: &Rollbacks, checks: &Board) -> SplitGauges {
+fn split(split: &SplitState, rollbacks: &Rollbacks, seen: &Seen) -> SplitGauges {
     let mine = rollbacks.iter().filter(|((name, _), _)| *name == split.name);
     SplitGauges {
         rollbacks: mine.map(|((_, source), n)| (*source, *n)).collect(),
@@ -82,7 +86,28 @@ fn split(split: &SplitState, rollbacks: &Rollbacks, checks: &Board) -> SplitGaug
         revision: split.revision,
         held: split.is_held(),
         overridden: split.override_.is_some(),
-        versions: split.versions.iter().map(|v| version(split, v, checks)).collect(),
+        versions: split.versions.iter().map(|v| version(split, v, &seen.checks)).collect(),
+        rollout: seen.desk.view(&split.name).map(|view| rollout(&view)),
+    }
+}
+
+fn rollout(view: &rollout::View) -> RolloutGauges {
+    let judged = view.judgment.as_ref();
+    let direction = |direction| match direction {
+        Direction::Against => "against",
+        Direction::For => "for",
+    };
+    let check = |check: &rollout::CheckView| CheckGauge {
+        name: check.name.clone(),
+        value: check.value,
+        has_passed: check.verdict.map(|verdict| verdict == "pass"),
+    };
+    RolloutGauges {
+        step: view.step.map_or(0, |step| step + 1),
+        is_running: !view.state.is_end(),
+        evidence: judged.iter().flat_map(|j| &j.evidence).map(|e| (e.name, direction(e.direction), e.log_e)).collect(),
+        verdict: judged.map(|j| j.verdict.as_str()),
+        checks: view.checks.iter().map(check).collect(),
     }
 }
 

@@ -3,6 +3,8 @@
 //! Invariant: an option is offered only where it does something; what later issues build exists as a hidden command
 //! that says `not-yet`, so that a typo and a missing function are told apart.
 
+mod rollout;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,13 +14,17 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::durations;
 
 use super::shares::Part;
+pub use rollout::{
+    PromoteArgs, RolloutArgs, RolloutCommand, SayArgs, StartArgs, StatusArgs as RolloutStatusArgs, StepArg,
+};
 
 /// A Layer-7 reverse proxy for shipping new versions without anybody noticing
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weir", version, propagate_version = true, arg_required_else_help = true)]
 #[command(
     after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 configuration invalid, 4 address in use or not \
-    permitted, 5 admin not reachable, 6 refused, 7 not authorised, 9 --wait: time over"
+    permitted, 5 admin not reachable, 6 refused, 7 not authorised, 8 --wait: rollout failed or rolled back, 9 --wait: \
+    time over"
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -46,7 +52,7 @@ pub struct Common {
     /// Colour of the output
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     pub color: Color,
-    /// How long to wait: for an answer [default: 10s], with --wait for the end [default: 5m]
+    /// How long to wait: for an answer [default: 10s], with --wait for the end [default: 5m; of a rollout: no limit]
     #[arg(long, global = true, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
     /// Print nothing but errors
@@ -91,6 +97,8 @@ pub enum Command {
     Rollback(RollbackArgs),
     /// Drop the override or the held rollback: back to the file's weights
     Release(ReleaseArgs),
+    /// Move a split to another version step by step, as far as the evidence lets it
+    Rollout(RolloutArgs),
     /// No new requests for a version or one endpoint; what is in flight finishes
     Drain(DrainArgs),
     /// Take a drain back
@@ -111,8 +119,6 @@ pub enum Command {
         #[arg(long, value_name = "FOLDER")]
         dir: Option<PathBuf>,
     },
-    #[command(hide = true)]
-    Rollout(Later),
     #[command(hide = true)]
     Events(Later),
     #[command(hide = true)]
@@ -370,9 +376,7 @@ mod tests {
 
     #[test]
     fn commands_of_later_issues_take_whatever_is_said() {
-        for line in
-            ["weir rollout start shop", "weir explain https://x/ -H x-canary:1", "weir events --all", "weir diff"]
-        {
+        for line in ["weir explain https://x/ -H x-canary:1", "weir events --all", "weir diff"] {
             parse(line).expect(line);
         }
     }

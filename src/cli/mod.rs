@@ -9,11 +9,15 @@ mod address;
 mod args;
 mod change;
 mod client;
+mod evidence;
 mod exit;
 mod init;
 mod look;
 mod print;
+mod receipt;
 mod render;
+mod rollout;
+mod rollout_views;
 mod shares;
 mod table;
 mod views;
@@ -115,7 +119,11 @@ fn local_or_remote(command: Command, common: &Common, printer: Printer, hooks: H
                 return Err(not_yet(name));
             }
             // With --wait the time is that of the whole wait, not of one call.
-            let waits = matches!(&command, Command::Drain(args) if args.wait);
+            let waits = match &command {
+                Command::Drain(args) => args.wait,
+                Command::Rollout(args) => args.command.waits(),
+                _ => false,
+            };
             let client = Client::new(common, common.timeout.filter(|_| !waits))?;
             return runtime()?.block_on(remote(command, common, printer, &client));
         }
@@ -133,6 +141,7 @@ async fn remote(command: Command, common: &Common, printer: Printer, client: &Cl
         Command::Shift(args) => change::shift(client, printer, &args).await?,
         Command::Rollback(args) => change::rollback(client, printer, &args).await?,
         Command::Release(args) => change::release(client, printer, &args).await?,
+        Command::Rollout(args) => rollout::rollout(client, printer, &args.command, common.timeout).await?,
         Command::Drain(args) => change::drain(client, printer, &args, common.timeout).await?,
         Command::Undrain(args) => change::undrain(client, printer, &args).await?,
         // Every other command was taken before; said as such rather than by a panic should one be forgotten.
@@ -144,7 +153,6 @@ async fn remote(command: Command, common: &Common, printer: Printer, client: &Cl
 /// The name of a command that a later issue builds.
 fn later(command: &Command) -> Option<&'static str> {
     Some(match command {
-        Command::Rollout(_) => "rollout",
         Command::Events(_) => "events",
         Command::Explain(_) => "explain",
         Command::Diff(_) => "diff",

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::evidence;
 use super::print::{Paint, shown};
 use super::table::{millis, none, rate, seen, share, table};
 use super::views::{Diagnostic, Endpoint, Entry, Name, Override, Predecessor, Reload, Split, Status, Version};
@@ -55,7 +56,12 @@ pub fn split(split: &Split, paint: Paint) -> String {
     let names: String = names.map(|line| format!("{}\n", paint.yellow(&line))).collect();
     let ill: String = split.versions.iter().flat_map(|v| v.endpoints.iter().filter_map(|e| ill(v, e))).collect();
     let ill = if ill.is_empty() { ill } else { paint.red(ill.trim_end()) + "\n" };
-    format!("{}   {state}{}\n{}{names}{ill}", paint.bold(&split.name), origin(split), table(&HEADS, &rows))
+    let (head, block) = match &split.rollout {
+        Some(rollout) => (evidence::head(rollout), evidence::block(split, rollout, paint)),
+        None => Default::default(),
+    };
+    let (name, origin, table) = (paint.bold(&split.name), origin(split), table(&HEADS, &rows));
+    format!("{name}   {state}{head}{origin}\n{table}{block}{names}{ill}")
 }
 
 /// What is wrong with a name, if anything.

@@ -1,5 +1,7 @@
 //! Whole commands against a scripted admin API on loopback: what is sent, and how the command ends.
 
+mod rollout;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
@@ -209,7 +211,7 @@ fn an_answer_that_does_not_come_ends_by_the_time_limit() {
 
 #[test]
 fn what_is_not_built_says_so() {
-    for line in ["rollout start shop", "explain https://a/", "events", "flags list", "import nginx.conf"] {
+    for line in ["explain https://a/", "events", "flags list", "import nginx.conf"] {
         let failure = run("127.0.0.1:1", line).unwrap_err();
         assert_eq!((failure.exit, failure.code.as_str()), (Exit::Failed, "not-yet"), "{line}");
     }

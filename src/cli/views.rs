@@ -4,6 +4,7 @@
 
 use serde::Deserialize;
 
+use super::rollout_views::Rollout;
 use crate::model::Weights;
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -57,6 +58,7 @@ pub struct Split {
     #[serde(rename = "override")]
     pub override_: Option<Override>,
     pub versions: Vec<Version>,
+    pub rollout: Option<Rollout>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

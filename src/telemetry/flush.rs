@@ -88,11 +88,12 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::model::{
-        AcceptFault, Cause, Kind, ListenerName, Refusal, Revision, RouteName, Shed, Source, SplitName, VersionName,
-        Weight,
+        AcceptFault, Cause, CheckName, Kind, ListenerName, Refusal, Revision, RouteName, Shed, Source, SplitName,
+        VersionName, Weight,
     };
     use crate::telemetry::{
-        CertificateGauge, Counted, EndpointGauges, Finish, NameGauge, Reloads, SplitGauges, VersionGauges,
+        CertificateGauge, CheckGauge, Counted, EndpointGauges, Finish, NameGauge, Reloads, RolloutGauges, SplitGauges,
+        VersionGauges,
     };
 
     fn config(versions: &[&str]) -> Config {
@@ -147,6 +148,7 @@ mod tests {
                 overridden: true,
                 versions: versions.iter().map(version).collect(),
                 rollbacks: vec![(Source::Cli, 2)],
+                rollout: None,
             }],
             certificates: vec![CertificateGauge {
                 name: "certs/shop.pem".into(),
@@ -342,10 +344,68 @@ mod tests {
         ]);
     }
 
+    fn rolling(rollout: Option<RolloutGauges>) -> Gauges {
+        let mut gauges = gauges(BOTH);
+        gauges.splits[0].rollout = rollout;
+        gauges
+    }
+
+    fn rollout() -> RolloutGauges {
+        let check = |name, value, has_passed| CheckGauge { name: CheckName::new(name).unwrap(), value, has_passed };
+        RolloutGauges {
+            step: 2,
+            is_running: true,
+            evidence: vec![("errors", "against", -0.86), ("errors", "for", f64::INFINITY)],
+            verdict: Some("inconclusive"),
+            checks: vec![
+                check("orders", Some(0.1), Some(true)),
+                check("gate", None, Some(false)),
+                check("new", None, None),
+            ],
+        }
+    }
+
+    #[test]
+    fn a_rollout_is_shown_from_its_first_day_on() {
+        let mut weir = Weir::new(RETENTION);
+        let mut show = |rollout| {
+            weir.now += Duration::from_secs(1);
+            weir.flusher.flush(&rolling(rollout), weir.now);
+            Page::parse(&weir.flusher.render())
+        };
+        let before = show(None);
+        assert!(
+            before.0.keys().all(|series| !series.contains("rollout_") && !series.contains("weir_check_")),
+            "{before:?}"
+        );
+        let page = show(Some(rollout()));
+        page.assert(&[
+            ("weir_rollout_step{split='shop'}", 2.0),
+            ("weir_rollout_running{split='shop'}", 1.0),
+            ("weir_rollout_evidence{direction='against',name='errors',split='shop'}", -0.86),
+            ("weir_rollout_evidence{direction='for',name='errors',split='shop'}", f64::INFINITY),
+            ("weir_rollout_verdict{split='shop',verdict='inconclusive'}", 1.0),
+            ("weir_rollout_verdict{split='shop',verdict='regressed'}", 0.0),
+            ("weir_check_value{check='orders',split='shop'}", 0.1),
+            ("weir_check_pass{check='orders',split='shop'}", 1.0),
+            ("weir_check_pass{check='gate',split='shop'}", 0.0),
+        ]);
+        assert_eq!(page.get("weir_check_pass{check='new',split='shop'}"), None);
+        assert_eq!(page.get("weir_check_value{check='gate',split='shop'}"), None);
+        let next = RolloutGauges { step: 0, evidence: Vec::new(), verdict: None, ..rollout() };
+        show(Some(next)).assert(&[
+            ("weir_rollout_step{split='shop'}", 0.0),
+            ("weir_rollout_evidence{direction='for',name='errors',split='shop'}", 0.0),
+            ("weir_rollout_verdict{split='shop',verdict='inconclusive'}", 0.0),
+        ]);
+        show(None).assert(&[("weir_rollout_running{split='shop'}", 0.0), ("weir_rollout_step{split='shop'}", 0.0)]);
+    }
+
     #[test]
     fn every_series_has_a_type_and_a_help() {
         let mut weir = Weir::new(RETENTION);
         weir.record("v1", &[1]);
+        weir.flusher.flush(&rolling(Some(rollout())), weir.now);
         let page = weir.flush(1, BOTH);
         let text = weir.flusher.render();
         for series in page.0.keys() {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::rollouts::RolloutGauges;
 use crate::model::{Revision, Source, SplitName, VersionName};
 
 /// The state of everything at one instant. What is not in it any more is shown as 0 for an hour, then no more.
@@ -53,6 +54,8 @@ pub struct SplitGauges {
     pub versions: Vec<VersionGauges>,
     /// Rollbacks since the start of the process, by who asked.
     pub rollbacks: Vec<(Source, u64)>,
+    /// Its rollout, running or the last; `None` if there was none.
+    pub rollout: Option<RolloutGauges>,
 }
 
 #[derive(Clone, Debug)]

@@ -15,10 +15,11 @@ use metrics_exporter_prometheus::PrometheusRecorder;
 use super::cells::{CodeCounts, ListenerCounts, VersionCounts};
 use super::gauges::{CertificateGauge, EndpointGauges, Gauges, SplitGauges, VersionGauges};
 use super::registry::{Collected, RequestKey, ResponseKey, VersionKey};
+use super::rollouts::{self, RolloutGauges};
 use crate::config::Config;
 use crate::model::{AcceptFault, Cause, Kind, ListenerName, Refusal, Shed, Source, SplitName};
 
-type Labels<'a> = &'a [(&'static str, &'a str)];
+pub(super) type Labels<'a> = &'a [(&'static str, &'a str)];
 
 /// Where a rollback can come from.
 const ROLLBACK_SOURCES: [Source; 5] = [Source::Api, Source::Cli, Source::Dashboard, Source::Analysis, Source::Check];
@@ -82,6 +83,8 @@ enum Shown {
     Version(VersionKey),
     Endpoint(VersionKey, String),
     Name(String),
+    Rollout(SplitName),
+    Evidence(SplitName, rollouts::Shown),
 }
 
 #[derive(Debug)]
@@ -130,7 +133,7 @@ impl Series {
         for &(name, help) in COUNTERS {
             recorder.describe_counter(name.into(), Some(Unit::Count), help.into());
         }
-        for &(name, help) in GAUGES {
+        for &(name, help) in GAUGES.iter().chain(rollouts::HELP) {
             recorder.describe_gauge(name.into(), None, help.into());
         }
         Self {
@@ -216,6 +219,12 @@ impl Series {
         for split in &gauges.splits {
             shown.insert(Shown::Split(split.name.clone()));
             self.show_split(split);
+            if let Some(rollout) = &split.rollout {
+                rollouts::show(&self.recorder, &split.name, rollout);
+                let of = |&(name, direction, _): &_| Shown::Evidence(split.name.clone(), (name, direction));
+                shown.extend(rollout.evidence.iter().map(of));
+                shown.insert(Shown::Rollout(split.name.clone()));
+            }
             for version in &split.versions {
                 let key = (split.name.clone(), version.name.clone());
                 self.show_version(&key, version);
@@ -289,6 +298,8 @@ impl Series {
                 let nothing = VersionGauges { name, ratio: 0.0, file_ratio: 0.0, in_flight: 0, endpoints, checks };
                 self.show_version(key, &nothing);
             }
+            Shown::Rollout(split) => rollouts::show(&self.recorder, split, &RolloutGauges::default()),
+            Shown::Evidence(split, test) => rollouts::show_evidence(&self.recorder, split, *test, 0.0),
             Shown::Name(name) => gauge(&self.recorder, "weir_dns_stale_seconds", &[("name", name)], 0.0),
             // Still up: "down" would wake somebody for an endpoint that was taken away on purpose.
             Shown::Endpoint(key, address) => {
@@ -386,6 +397,6 @@ fn counter(recorder: &PrometheusRecorder, name: &'static str, labels: Labels<'_>
     recorder.register_counter(&key(name, labels), &METADATA)
 }
 
-fn gauge(recorder: &PrometheusRecorder, name: &'static str, labels: Labels<'_>, value: f64) {
+pub(super) fn gauge(recorder: &PrometheusRecorder, name: &'static str, labels: Labels<'_>, value: f64) {
     recorder.register_gauge(&key(name, labels), &METADATA).set(value);
 }

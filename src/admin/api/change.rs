@@ -203,7 +203,7 @@ fn parse_weights(split: &SplitState, pairs: Pairs) -> Result<Weights, Problem> {
     Ok(weights)
 }
 
-fn version_name(split: &SplitState, text: &str) -> Result<VersionName, Problem> {
+pub(super) fn version_name(split: &SplitState, text: &str) -> Result<VersionName, Problem> {
     let known = || split.versions.iter().map(|v| v.name.as_str());
     split.version(text).map(|v| v.name.clone()).ok_or_else(|| {
         let list = known().collect::<Vec<_>>().join(", ");

@@ -1,13 +1,14 @@
 //! The calls themselves, by what they touch.
 //!
-//! Invariant: a handler reads the snapshot once, and changes something only through `change::carry_out` or the reload
-//! closure.
+//! Invariant: a handler reads the snapshot once, and changes something only through `change::carry_out`, the desk of the
+//! rollouts or the reload closure.
 
 pub(super) mod change;
 pub(super) mod config;
 pub(super) mod drain;
 pub(super) mod probes;
 pub(super) mod read;
+pub(super) mod rollout;
 pub(super) mod upgrade;
 
 use std::sync::Arc;

@@ -96,7 +96,7 @@ impl Statuses {
         RESULTS.iter().zip(&self.0.lookups).map(|(word, n)| (*word, n.load(Ordering::Relaxed))).collect()
     }
 
-    /// Waits until every name of a configuration has been asked for once, whatever came of it. Cancel safe.
+    /// Waits until every name of a configuration has been asked for once and what came of it is in force. Cancel safe.
     pub async fn all_asked(&self, config: &Config) {
         let is_asked = |name: &NameTarget| self.known().get(name).is_some_and(|entry| entry.is_asked);
         loop {
@@ -131,15 +131,21 @@ impl Statuses {
         let mut known = self.known();
         let entry = known.get_mut(name)?;
         let done = change(&mut entry.known);
-        let is_first = !std::mem::replace(&mut entry.is_asked, true);
         let word = entry.known.failure.as_ref().map_or(RESULTS[0], Failure::word);
         for (_, count) in RESULTS.iter().zip(&self.0.lookups).filter(|(known, _)| **known == word) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+        Some(done)
+    }
+
+    /// What came of the newest answer is in force. Before the first is, a name is still resolving, whatever is known of
+    /// it: who waits for it will send requests.
+    pub(super) fn in_force(&self, name: &NameTarget) {
+        let is_first =
+            self.known().get_mut(name).is_some_and(|entry| !std::mem::replace(&mut entry.is_asked, true));
         if is_first {
             self.0.asked.notify_waiters();
         }
-        Some(done)
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<NameTarget, Entry>> {

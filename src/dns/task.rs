@@ -39,6 +39,7 @@ pub(super) async fn follow(name: NameTarget, mut how: watch::Receiver<How>, stat
         if addresses != told && apply(&name, &addresses, &store).await {
             told = addresses;
         }
+        statuses.in_force(&name);
         if !rest(asked + heard.wait, asked, &now, &mut how).await {
             return;
         }

@@ -141,8 +141,7 @@ impl Statuses {
     /// What came of the newest answer is in force. Before the first is, a name is still resolving, whatever is known of
     /// it: who waits for it will send requests.
     pub(super) fn in_force(&self, name: &NameTarget) {
-        let is_first =
-            self.known().get_mut(name).is_some_and(|entry| !std::mem::replace(&mut entry.is_asked, true));
+        let is_first = self.known().get_mut(name).is_some_and(|entry| !std::mem::replace(&mut entry.is_asked, true));
         if is_first {
             self.0.asked.notify_waiters();
         }

@@ -43,6 +43,7 @@ mod rescue;
 mod retries;
 mod rollback;
 mod rolling;
+mod rollouts;
 mod routes_full;
 mod rules;
 mod shutdown;

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use weir::config::{Config, check_text};
-use weir::model::{SplitName, VersionName};
+use weir::model::{Instant, SplitName, VersionName};
 use weir::pool::{Endpoint, Pool};
 use weir::routing::{Deck, Query, RouteTable, Shares, normal_host, normal_path};
-use weir::telemetry::{Cells, Finish};
+use weir::telemetry::{Cells, Counted, Finish};
 
 /// 200 routes over 20 hosts, as a busy edge has them.
 fn config() -> Config {
@@ -71,12 +71,23 @@ fn record(c: &mut Criterion) {
     let (Ok(split), Ok(version)) = (SplitName::new("shop"), VersionName::new("v1")) else { return };
     let cell = Cells::new().version(0, &split, &version, 1);
     let latency = |n: u64| Duration::from_nanos(1_000_000 + n * 7919);
+    let began = Instant::now();
+    let finish_of = |latency| Finish {
+        latency,
+        first_byte: Some(latency),
+        bad: false,
+        bytes_in: 0,
+        bytes_out: 1024,
+        code: 200,
+        began,
+        watched: Counted::No,
+    };
     let mut n = 0;
     c.bench_function("cell record", |b| {
         b.iter_batched(
             || {
                 n = (n + 1) % 100_000;
-                Finish { latency: latency(n), first_byte: Some(latency(n)), bad: false, bytes_in: 0, bytes_out: 1024 }
+                finish_of(latency(n))
             },
             |finish| cell.finish(&finish),
             BatchSize::SmallInput,

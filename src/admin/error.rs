@@ -57,8 +57,6 @@ problems! {
         "Keep that version in the file, or release the split first: DELETE /api/v1/splits/{split}/override.";
     DRAINED_AS_VERSION = "drained-as-version" 409 "The endpoint drains because its whole version does"
         "Undrain the version: POST the same call without `endpoint`.";
-    ROLLOUT_RUNNING = "rollout-running" 409 "A rollout moves the weights of this split"
-        "Wait for its end, or end it: POST /api/v1/splits/{split}/rollout/abort. A rollback is taken at any time.";
     NO_ROLLOUT = "no-rollout" 409 "No rollout runs in this split"
         "Start one: POST /api/v1/splits/{split}/rollout. GET /api/v1/rollouts lists past ones.";
     ROLLOUT_REFUSED = "rollout-refused" 409 "The rollout does not take this command now"
@@ -69,6 +67,8 @@ problems! {
         "Wait until it has ended; GET /api/v1/status tells which process answers.";
     UPGRADE_IMPOSSIBLE = "upgrade-impossible" 409 "This process cannot hand over to another one"
         "As process 1 of a container its end is the container's: replace the container, the orchestrator does it without loss.";
+    ROLLOUT_RUNNING = "rollout-running" 409 "A rollout runs in this split"
+        "It sets the weights: pause or abort it first, or roll back.";
     REVISION_CHANGED = "revision-changed" 412 "Someone else changed the split first"
         "Read the split again, look at what changed, and repeat with its new ETag.";
     BODY_TOO_LARGE = "body-too-large" 413 "The body is larger than 1 MiB"
@@ -187,10 +187,10 @@ impl From<ApplyError> for Problem {
             ApplyError::BadWeights(_) => Self::new(BAD_WEIGHTS, detail),
             ApplyError::NothingToRollBack(_) => Self::new(NOTHING_TO_ROLL_BACK, detail),
             ApplyError::TargetUnhealthy(_) => Self::new(TARGET_UNHEALTHY, detail),
+            ApplyError::RolloutRunning { .. } => Self::new(ROLLOUT_RUNNING, detail),
             ApplyError::RevisionChanged { .. } => Self::new(REVISION_CHANGED, detail),
             ApplyError::UnknownRevision(_) => Self::new(UNKNOWN_REVISION, detail),
             ApplyError::DrainedAsVersion { .. } => Self::new(DRAINED_AS_VERSION, detail),
-            ApplyError::RolloutRunning { .. } => Self::new(ROLLOUT_RUNNING, detail),
             ApplyError::HeldConflict(_) => Self::new(HELD_CONFLICT, detail),
             ApplyError::BadTls { .. } => Self::new(INVALID_CONFIG, detail),
             ApplyError::Frozen => Self::new(UPGRADING, detail),

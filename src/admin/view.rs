@@ -242,6 +242,8 @@ mod tests {
             coin: Coin(coin.map(|(i, w)| (i, Weight::new(w).unwrap())).collect()),
             owners: None,
             rollout_tag: "0".into(),
+            rollout: None,
+            rolled_out: Vec::new(),
             rules: Vec::new(),
             retry_budget: Arc::default(),
             holding: Arc::default(),

@@ -25,30 +25,41 @@ impl Cells {
 
 impl BinCounts {
     pub(super) fn is_running(&self) -> bool {
-        self.began > self.ended.all
+        self.running() > 0
     }
 
-    fn running(&self) -> u64 {
-        self.began.saturating_sub(self.ended.all)
+    /// Without streams that are open.
+    pub(super) fn running(&self) -> u64 {
+        self.began.saturating_sub(self.ended.all).saturating_sub(self.open())
+    }
+
+    /// Streams that go on; so far they are good.
+    fn open(&self) -> u64 {
+        self.opened.saturating_sub(self.closed)
     }
 }
 
 /// Against the canary: what still runs is no failure, and as slow as can be; for both versions.
 pub(super) fn close_known(cell: &BinCounts, hang_bucket: usize) -> Counts {
-    let mut counts = cell.ended.clone();
-    counts.cap(hang_bucket);
+    let mut counts = known(cell, hang_bucket);
     put(&mut counts, cell.running(), 0, BUCKETS - 1);
     counts
 }
 
 /// For the canary: what still runs counts against it, whichever version it is of.
 pub(super) fn close_for_it(cell: &BinCounts, side: Side, hang_bucket: usize) -> Counts {
-    let mut counts = cell.ended.clone();
-    counts.cap(hang_bucket);
+    let mut counts = known(cell, hang_bucket);
     match side {
         Side::Canary => put(&mut counts, cell.running(), cell.running(), BUCKETS - 1),
         Side::Stable => put(&mut counts, cell.running(), 0, 0),
     }
+    counts
+}
+
+fn known(cell: &BinCounts, hang_bucket: usize) -> Counts {
+    let mut counts = cell.ended.clone();
+    counts.cap(hang_bucket);
+    counts.all = counts.all.saturating_add(cell.open());
     counts
 }
 

@@ -51,6 +51,10 @@ pub enum Order {
 pub struct BinCounts {
     /// Requests that began.
     pub began: u64,
+    /// Streams whose head has come, which hang no more, with their latency in `ended` already; and those of them that
+    /// have ended.
+    pub opened: u64,
+    pub closed: u64,
     /// Those that have ended.
     pub ended: Counts,
 }
@@ -121,12 +125,14 @@ struct Stable {
 impl BinCounts {
     pub fn add(&mut self, other: &Self) {
         self.began = self.began.saturating_add(other.began);
+        self.opened = self.opened.saturating_add(other.opened);
+        self.closed = self.closed.saturating_add(other.closed);
         self.ended.add(&other.ended);
     }
 
     /// Requests whose end is known only; they are taken to have begun where they are booked.
     pub fn ended(counts: Counts) -> Self {
-        Self { began: counts.all, ended: counts }
+        Self { began: counts.all, ended: counts, ..Self::default() }
     }
 }
 
@@ -236,7 +242,7 @@ impl Feed {
                 continue;
             }
             for (epoch, side, cell) in cells.iter() {
-                let running = cell.began.saturating_sub(cell.ended.all);
+                let running = cell.running();
                 if running > 0 && !self.is_by_start(epoch) {
                     self.known.hang(epoch, side, running);
                 }

@@ -24,13 +24,13 @@ fn feed(order: Order, warm_up: Duration) -> Feed {
 }
 
 fn began(n: u64) -> BinCounts {
-    BinCounts { began: n, ended: Counts::default() }
+    BinCounts { began: n, ..BinCounts::default() }
 }
 
 fn ended(all: u64, bad: u64) -> BinCounts {
     let mut counts = Counts { all, bad, ..Counts::default() };
     counts.buckets[FAST] = all;
-    BinCounts { began: 0, ended: counts }
+    BinCounts { ended: counts, ..BinCounts::default() }
 }
 
 fn sum(portions: &[Portion]) -> (u64, u64) {

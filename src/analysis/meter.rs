@@ -53,6 +53,8 @@ impl<K: Ord> Meter<K> {
         let all = reading.ended.all - given.ended.all;
         let new = BinCounts {
             began: reading.began - given.began,
+            opened: reading.opened - given.opened,
+            closed: reading.closed - given.closed,
             ended: Counts {
                 all,
                 bad: (reading.ended.bad - given.ended.bad).min(all),
@@ -77,7 +79,11 @@ fn is_later(a: &BinCounts, b: &BinCounts) -> bool {
 /// As `is_later`, failures apart: of these some may not have been given out yet.
 fn is_stale(a: &BinCounts, b: &BinCounts) -> bool {
     let buckets = a.ended.buckets.iter().zip(&b.ended.buckets);
-    a.began >= b.began && a.ended.all >= b.ended.all && buckets.into_iter().all(|(a, b)| a >= b)
+    a.began >= b.began
+        && a.opened >= b.opened
+        && a.closed >= b.closed
+        && a.ended.all >= b.ended.all
+        && buckets.into_iter().all(|(a, b)| a >= b)
 }
 
 fn difference(now: &Buckets, before: &Buckets) -> Buckets {
@@ -93,7 +99,7 @@ mod tests {
     fn reading(all: u64, bad: u64) -> BinCounts {
         let mut counts = Counts { all, bad, ..Counts::default() };
         counts.buckets[7] = all;
-        BinCounts { began: all, ended: counts }
+        BinCounts { began: all, ended: counts, ..BinCounts::default() }
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl<'a> Trip<'a> {
                     continue;
                 }
             }
-            exchange.chosen(&view, choice, picked);
+            exchange.chosen(&view, choice, picked, selector.is_fresh(&view, choice.split));
             let (at, stage) = (choice.version, Stage::Own);
             let (tried, asked, spent, retried, was_sent, permit, held) = (0, 0, 0, 0, false, None, None);
             return Ok(Self {
@@ -284,7 +284,12 @@ impl<'a> Trip<'a> {
 
     /// By weight among the open versions that were not tried.
     fn another_version(&self) -> Option<usize> {
-        let coin = &self.view.splits[self.choice.split].state.coin.0;
+        let state = &self.view.splits[self.choice.split].state;
+        // What is being tried does not have to carry what stable cannot.
+        if state.is_rolling_out() && self.stable() == Some(self.at) {
+            return None;
+        }
+        let coin = &state.coin.0;
         let left = || coin.iter().filter(|(version, _)| self.spent & bit(*version) == 0);
         let total: u64 = left().map(|(_, weight)| u64::from(weight.value())).sum();
         let mut at = if total == 0 { return None } else { self.worker.rng.borrow_mut().u64(0..total) };

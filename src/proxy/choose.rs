@@ -83,6 +83,12 @@ impl Selector {
         self.key
     }
 
+    /// Whether its version is decided by a coin of its own: without stickiness, or at a client's first request of the
+    /// rollout. Who sticks by a header or an address always counts: nothing is compared there.
+    pub(super) fn is_fresh(&self, view: &View, split: usize) -> bool {
+        self.is_new || !matches!(view.snapshot.config.splits[split].sticky, Some(Sticky::Cookie { .. }))
+    }
+
     fn find_bucket(&mut self, worker: &Worker, split: &SplitView, sticky: &Sticky, query: &Query<'_>) {
         match sticky {
             Sticky::Header(name) => self.bucket = query.headers.get(name).map(|value| bucket_of(value.as_bytes())),

@@ -25,6 +25,7 @@ use super::view::{VersionView, View};
 use super::worker::Worker;
 use crate::model::{Cause, Instant, Kind};
 use crate::pool::{Claim, Outcome};
+use crate::telemetry::Counted;
 
 /// What the access line needs of the request's head, which has gone to the endpoint by then.
 #[derive(Debug)]
@@ -75,6 +76,8 @@ pub(super) struct Exchange {
     picked: Picked,
     /// Such traffic counts in no analysis.
     is_by_rule: bool,
+    /// How far it is counted by its start, for a rollout's analysis.
+    watched: Counted,
     claim: Option<Claim>,
     attempts: u32,
     /// The first attempt's, once another one has followed.
@@ -116,6 +119,7 @@ impl Exchange {
             attempt_started: started,
             picked: Picked::Weight,
             is_by_rule: false,
+            watched: Counted::No,
             claim: None,
             attempts: 0,
             first: None,
@@ -170,14 +174,18 @@ impl Exchange {
         self.route = Some(route);
     }
 
-    /// A version has been chosen. Only the first choice counts.
-    pub(super) fn chosen(&mut self, view: &Rc<View>, choice: Choice, picked: Picked) {
+    /// A version has been chosen. Only the first choice counts. `is_fresh`: by a coin that was tossed for this request, or
+    /// for its client's first one (analysis.md section 2.5).
+    pub(super) fn chosen(&mut self, view: &Rc<View>, choice: Choice, picked: Picked, is_fresh: bool) {
         if self.choice.is_none() {
             self.view = view.clone();
             self.choice = Some(choice);
             self.at = choice.version;
             self.picked = picked;
             self.is_by_rule = matches!(picked, Picked::Rule(_));
+            if is_fresh && !self.is_by_rule {
+                self.watched = view.splits[choice.split].versions[choice.version].cell.begin(self.started);
+            }
         }
     }
 
@@ -302,6 +310,7 @@ impl Exchange {
         if is_stream {
             self.is_stream = true;
             self.convert(Kind::Stream);
+            self.opened();
         }
         if self.picked == Picked::Rescue
             && !status.is_server_error()
@@ -315,6 +324,18 @@ impl Exchange {
     pub(super) fn upgraded(&mut self) {
         self.is_stream = true;
         self.convert(Kind::Upgrade);
+        self.opened();
+    }
+
+    /// A stream's head is here: from now on it takes as long as it likes. (After a failed attempt nothing is left to be
+    /// said of the version.)
+    fn opened(&mut self) {
+        if self.watched == Counted::Begun
+            && self.first.is_none()
+            && let (Some(version), Some(age)) = (self.choice.and_then(|c| self.version(c.version)), self.first_byte)
+        {
+            self.watched = version.cell.open(self.started, age);
+        }
     }
 
     fn convert(&mut self, kind: Kind) {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names::Names;
 use super::owners::KeptOwners;
+use super::rollouts::{Promoted, RolloutMark};
 use super::{HistoryEntry, Override};
 use crate::config::{EndpointSpec, Split, Target, Version, WeighBy};
 use crate::model::{Address, Revision, SplitName, VersionName, Weight, Weights};
@@ -53,6 +54,15 @@ pub(super) struct Kept {
     /// What follows from it: the weights in force while there is no override.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_endpoints: Option<Weights>,
+    /// The running rollout, or the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutMark>,
+    /// The file's versions that a rollout has begun to: none of these begins by itself again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rolled_out: Vec<VersionName>,
+    /// Why `stable` is not the file's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted: Option<Promoted>,
     /// Of a sticky split; follows the coin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owners: Option<KeptOwners>,
@@ -80,6 +90,9 @@ impl Kept {
             coin: Vec::new(),
             available: BTreeMap::new(),
             by_endpoints: None,
+            rollout: None,
+            rolled_out: Vec::new(),
+            promoted: None,
             owners: None,
         };
         kept.settle(split);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::names::Resolved;
+use super::rollouts::RolloutMark;
 use super::snapshot::Snapshot;
 use crate::config::{Config, NameTarget};
 use crate::model::{Actor, Revision, Source, SplitName, VersionName, Weights};
@@ -27,6 +28,10 @@ pub enum Change {
     /// What each version of a split with `weigh_by = "endpoints"` has in available endpoints, their weights added up. No
     /// order of anybody's: no revision, no history, but a new coin.
     Available { split: SplitName, available: BTreeMap<VersionName, u64> },
+    /// A rollout's progress, written down before it is acted upon. No order of anybody's: no revision, no history.
+    Note { split: SplitName, rollout: RolloutMark },
+    /// A finished rollout's version gets everything, and is stable from now on.
+    Promote { split: SplitName, to: VersionName, weights: Weights },
     /// Takes a drain back.
     Undrain { split: SplitName, version: VersionName, endpoint: Option<String> },
 }
@@ -65,7 +70,7 @@ pub struct HistoryEntry {
     pub revision: Revision,
     /// RFC 3339 UTC with milliseconds.
     pub at: String,
-    /// `weights`, `rollback`, `release`, `drain`, `undrain`, `reload`, `superseded`, `held`.
+    /// `weights`, `rollback`, `release`, `promote`, `drain`, `undrain`, `reload`, `superseded`, `held`.
     pub kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<SplitName>,
@@ -102,6 +107,8 @@ pub enum ApplyError {
     NothingToRollBack(String),
     #[error("{0}")]
     TargetUnhealthy(String),
+    #[error("a rollout to `{to}` runs in split `{split}`: it sets the weights; pause or abort it first, or roll back")]
+    RolloutRunning { split: SplitName, to: VersionName },
     #[error("split `{split}` is at revision {now}, not {wanted}: someone else was first")]
     RevisionChanged { split: SplitName, wanted: Revision, now: Revision },
     #[error("there is no revision {0} in the history of this split")]
@@ -109,9 +116,6 @@ pub enum ApplyError {
     /// Taking back the drain of one endpoint while its whole version drains.
     #[error("`{endpoint}` drains because all of `{version}` does; undrain `{version}` instead")]
     DrainedAsVersion { version: VersionName, endpoint: String },
-    /// A shift or release while a rollout moves the weights.
-    #[error("a rollout to `{to}` runs in split `{split}`: abort it first, or wait for its end")]
-    RolloutRunning { split: SplitName, to: VersionName },
     /// A reload would remove a version that a held rollback stands on.
     #[error("{0}")]
     HeldConflict(String),

@@ -25,6 +25,7 @@ mod plan;
 mod precedence;
 #[cfg(test)]
 mod property_tests;
+mod rollouts;
 mod rules;
 mod secure;
 #[cfg(test)]
@@ -41,5 +42,6 @@ mod testing;
 pub use change::{Applied, ApplyError, Change, ChangeEvent, HistoryEntry, Order};
 pub use hand_over::{Frozen, Handed, Known};
 pub use names::Resolved;
+pub use rollouts::RolloutMark;
 pub use snapshot::{Coin, Override, RuleState, Snapshot, SplitState, VersionState};
 pub use store::{OpenError, OpenOptions, Store};

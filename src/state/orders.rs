@@ -10,7 +10,7 @@ use super::{Order, Override};
 use crate::config::{NameTarget, Split, Version};
 use crate::model::{Address, Revision, VersionName, Weight, Weights};
 
-type Changed = Result<bool, ApplyError>;
+pub(super) type Changed = Result<bool, ApplyError>;
 
 /// Who put an override, when and why.
 pub(super) struct Mark<'a> {
@@ -19,7 +19,7 @@ pub(super) struct Mark<'a> {
 }
 
 impl Mark<'_> {
-    fn over(&self, weights: Weights, hold: bool) -> Override {
+    pub(super) fn over(&self, weights: Weights, hold: bool) -> Override {
         let Order { by, source, reason, .. } = self.order;
         let (by, at, reason) = (by.clone(), self.at.to_owned(), reason.clone());
         Override { weights, hold, by, source: *source, at, reason }

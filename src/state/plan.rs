@@ -10,6 +10,7 @@ use super::book::{Book, Kept};
 use super::names::{Names, Resolved};
 use super::orders::{self, Goal, Mark};
 use super::precedence::{Verdict, held_conflict, reconcile};
+use super::rollouts::{self, RolloutMark};
 use super::{ApplyError, Change, HistoryEntry, Order};
 use crate::config::{Config, NameTarget, Split, WeighBy};
 use crate::model::{Revision, SplitName, VersionName, Weights};
@@ -53,7 +54,9 @@ pub(super) fn plan(before: &Before<'_>, order: &Order) -> Result<Option<Plan>, A
         }
         Change::Resolved { name, addresses } => Ok(resolved(before, name, addresses)),
         Change::Available { split, available } => Ok(weigh(before, split, available)),
+        Change::Note { split, rollout } => Ok(note(before, split, rollout)),
         Change::SetWeights { split, .. }
+        | Change::Promote { split, .. }
         | Change::Rollback { split, .. }
         | Change::Release { split }
         | Change::Drain { split, .. }
@@ -103,8 +106,12 @@ fn on_split(before: &Before<'_>, order: &Order, name: &SplitName) -> Result<Opti
 
 fn carry_out(kept: &mut Kept, split: &Split, before: &Before<'_>, order: &Order) -> Result<bool, ApplyError> {
     let mark = Mark { order, at: before.at };
+    if matches!(order.change, Change::SetWeights { .. } | Change::Release { .. }) {
+        rollouts::refuse(kept, split, order)?;
+    }
     match &order.change {
         Change::SetWeights { weights, hold, .. } => orders::set_weights(kept, split, weights, *hold, &mark),
+        Change::Promote { to, weights, .. } => rollouts::promote(kept, split, to, weights, &mark),
         Change::Rollback { to, to_revision, force, .. } => {
             let known =
                 |r: Revision| (before.past)(&split.name, r).map(|w| (r, w)).ok_or(ApplyError::UnknownRevision(r));
@@ -120,8 +127,19 @@ fn carry_out(kept: &mut Kept, split: &Split, before: &Before<'_>, order: &Order)
         Change::Undrain { version, endpoint, .. } => {
             orders::undrain(kept, split, before.names, version, endpoint.as_deref())
         }
-        Change::Reload { .. } | Change::Resolved { .. } | Change::Available { .. } => Ok(false),
+        Change::Reload { .. } | Change::Resolved { .. } | Change::Available { .. } | Change::Note { .. } => Ok(false),
     }
+}
+
+/// The state with a rollout's progress: no revision is used up.
+fn note(before: &Before<'_>, name: &SplitName, mark: &RolloutMark) -> Option<Plan> {
+    let mut book = before.book.clone();
+    if !rollouts::note(book.splits.get_mut(name)?, mark) {
+        return None;
+    }
+    let touched = [name.clone()].into();
+    let (config, names) = (before.config.clone(), before.names.clone());
+    Some(Plan { book, config, touched, events: Vec::new(), names })
 }
 
 /// The state with other endpoints available: no revision is used up, and nothing is told, since nobody asked for it.
@@ -276,6 +294,7 @@ fn kind(change: &Change) -> &'static str {
     match change {
         Change::Reload { .. } => "reload",
         Change::SetWeights { .. } => "weights",
+        Change::Promote { .. } => "promote",
         Change::Rollback { .. } => "rollback",
         Change::Release { .. } => "release",
         Change::Drain { .. } => "drain",
@@ -283,6 +302,7 @@ fn kind(change: &Change) -> &'static str {
         // Has no history.
         Change::Resolved { .. } => "resolved",
         Change::Available { .. } => "available",
+        Change::Note { .. } => "note",
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::Override;
 use super::book::Kept;
+use super::rollouts;
 use crate::config::{Split, Version};
 use crate::model::{Address, SplitName, VersionName, Weight, Weights};
 
@@ -33,14 +34,17 @@ pub(super) fn reconcile(kept: &Kept, split: &Split) -> Result<(Kept, Option<Verd
         }
         Some(plain) => plain_verdict(kept, plain, &file),
     };
+    let (stable, promoted) = rollouts::stable(kept.promoted.as_ref(), split);
     let has = |v: &VersionName| file.weight(v).is_some();
     let listed = |names: &[VersionName]| file.iter().map(|(v, _)| v.clone()).filter(|v| names.contains(v)).collect();
     // What a name leads to is not known after a restart: such a drain stays until it is taken back.
     let may_have = |f: &Version, a: &Address| f.names().next().is_some() || f.addresses().any(|known| known == a);
     let in_file = |v: &VersionName, a: &Address| split.versions.iter().any(|f| f.name == *v && may_have(f, a));
     let mut next = Kept {
-        stable: split.stable.clone(),
-        previous_stable: previous_stable(kept, split).filter(|v| has(v)),
+        previous_stable: previous_stable(kept, &stable, split).filter(|v| has(v)),
+        stable,
+        promoted,
+        rolled_out: rollouts::still_known(kept, split),
         closed: if override_.as_ref().is_some_and(|o| o.hold) { listed(&kept.closed) } else { Vec::new() },
         override_,
         drained: kept.drained.iter().filter(|v| has(v)).cloned().collect(),
@@ -117,8 +121,8 @@ fn redistribute(weights: &Weights, file: &Weights) -> Option<Weights> {
 }
 
 /// Where a rollback goes when stable has everything: the stable before this one that the file still has.
-fn previous_stable(kept: &Kept, split: &Split) -> Option<VersionName> {
-    let known = |v: &&VersionName| **v != split.stable && split.versions.iter().any(|f| f.name == **v);
+fn previous_stable(kept: &Kept, stable: &VersionName, split: &Split) -> Option<VersionName> {
+    let known = |v: &&VersionName| *v != stable && split.versions.iter().any(|f| f.name == **v);
     [Some(&kept.stable), kept.previous_stable.as_ref()].into_iter().flatten().find(known).cloned()
 }
 

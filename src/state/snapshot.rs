@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rustls::{ClientConfig, ServerConfig};
 
+use super::rollouts::RolloutMark;
 use crate::config::Config;
 use crate::model::{Actor, Revision, Source, SplitName, VersionName, Weight, Weights};
 use crate::pool::{Pool, RetryBudget, Waiting};
@@ -53,6 +54,10 @@ pub struct SplitState {
     /// Which version each sticky bucket has, when the split is sticky and the coin not empty; only versions of the coin
     /// own any.
     pub owners: Option<Arc<Owners>>,
+    /// The running rollout, or the last one.
+    pub rollout: Option<RolloutMark>,
+    /// Versions of the file that a rollout has begun to.
+    pub rolled_out: Vec<VersionName>,
     /// Which rollout the sticky cookie of a request must name for the user to count as seen; `0`: none yet.
     pub rollout_tag: Arc<str>,
     /// The rules that can choose somebody now, in order.
@@ -127,6 +132,11 @@ impl SplitState {
     /// What is in flight at its endpoints, of all kinds; the sum is not of one instant.
     pub fn in_flight(&self) -> u32 {
         self.versions.iter().flat_map(|v| v.pool.endpoints()).map(|e| e.counts().total()).sum()
+    }
+
+    /// A rollout moves its weights.
+    pub fn is_rolling_out(&self) -> bool {
+        self.rollout.as_ref().is_some_and(|rollout| rollout.running)
     }
 
     /// Weights are held against the file by a rollback.

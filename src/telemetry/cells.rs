@@ -12,8 +12,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::bins::{Ended, Watched};
 use super::buckets::{self, BUCKETS, PROM_BUCKETS};
-use crate::model::{AcceptFault, Cause, Kind, Refusal, Shed};
+use crate::model::{AcceptFault, Cause, Instant, Kind, Refusal, Shed};
 
 /// A cell's counts can be read at any time, as a plain value that adds and subtracts.
 pub(super) trait Cell: Default + Debug {
@@ -57,6 +58,23 @@ pub struct Finish {
     pub bytes_in: u64,
     /// Of the answer's body.
     pub bytes_out: u64,
+    /// What the client would have got for this attempt.
+    pub code: u16,
+    /// When it began.
+    pub began: Instant,
+    /// As the cell's `begin` and `open` said.
+    pub watched: Counted,
+}
+
+/// How far a request is counted by its start, for the analysis.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Counted {
+    /// Not at all.
+    #[default]
+    No,
+    Begun,
+    /// With its latency, since it is a stream whose head has come.
+    Open,
 }
 
 /// The counts of one version on one worker in one weight epoch.
@@ -76,6 +94,8 @@ pub struct VersionCell {
     buckets: [AtomicU64; BUCKETS],
     total: Durations,
     first_byte: Durations,
+    /// While a rollout looks at the split.
+    watched: OnceLock<Box<Watched>>,
 }
 
 /// Exact Prometheus buckets and a sum.
@@ -117,11 +137,49 @@ impl Default for VersionCell {
             buckets: zeroes(),
             total: Durations::default(),
             first_byte: Durations::default(),
+            watched: OnceLock::new(),
         }
     }
 }
 
 impl VersionCell {
+    /// Requests that begin at `since` or later are counted by their start, in bins that are numbered from `origin`. Only
+    /// the first call decides.
+    pub(super) fn watch(&self, origin: Instant, since: Instant) {
+        self.watched.get_or_init(|| Box::new(Watched::new(origin, since)));
+    }
+
+    pub(super) fn failures(&self) -> u64 {
+        read(&self.bad)
+    }
+
+    pub(super) fn watched(&self) -> Option<&Watched> {
+        self.watched.get().map(Box::as_ref)
+    }
+
+    /// A request has been given to this version; give the answer back with `finish`.
+    pub fn begin(&self, at: Instant) -> Counted {
+        if self.watched.get().is_some_and(|watched| watched.begin(at)) { Counted::Begun } else { Counted::No }
+    }
+
+    /// The head of a stream's answer has come `age` after its start, which was counted.
+    pub fn open(&self, began: Instant, age: Duration) -> Counted {
+        let Some(watched) = self.watched.get() else { return Counted::No };
+        watched.open(began, age, buckets::bucket_index(age));
+        Counted::Open
+    }
+
+    fn finish_watched(&self, watched: &Watched, outcome: &Finish, bucket: usize) {
+        watched.codes.count(outcome.code);
+        let how = match outcome.watched {
+            Counted::No => return,
+            Counted::Begun => Ended::After(bucket),
+            Counted::Open => Ended::Open,
+        };
+        // Not its latency, which may be that of a head or of an attempt.
+        watched.end(outcome.began, outcome.began.elapsed(), outcome.bad, how);
+    }
+
     /// Records the end of a request.
     pub fn finish(&self, outcome: &Finish) {
         add(&self.all, 1);
@@ -131,6 +189,9 @@ impl VersionCell {
         let ns = buckets::nanos(outcome.latency);
         let index = buckets::index(ns);
         add(&self.buckets[index], 1);
+        if let Some(watched) = self.watched.get() {
+            self.finish_watched(watched, outcome, index);
+        }
         self.total.record(index, ns);
         if let Some(first_byte) = outcome.first_byte {
             let ns = buckets::nanos(first_byte);
@@ -433,21 +494,18 @@ mod tests {
     fn a_finish_is_counted_everywhere_once() {
         let cell = VersionCell::default();
         let (latency, first_byte) = (Duration::from_micros(3400), Some(Duration::from_millis(1)));
-        cell.finish(&Finish { latency, first_byte, bad: false, bytes_in: 5, bytes_out: 700 });
+        let (code, began, watched) = (200, Instant::now(), Counted::No);
+        let first = Finish { latency, first_byte, bad: false, bytes_in: 5, bytes_out: 700, code, began, watched };
+        cell.finish(&first);
         let before = cell.read();
-        cell.finish(&Finish {
-            latency: Duration::from_secs(999),
-            first_byte: None,
-            bad: true,
-            bytes_in: 1,
-            bytes_out: 0,
-        });
+        let latency = Duration::from_secs(999);
+        cell.finish(&Finish { latency, first_byte: None, bad: true, bytes_in: 1, bytes_out: 0, ..first });
         cell.error(Cause::Timeout);
         cell.retry();
         let last = cell.read().since(&before);
 
         assert_eq!((before.all, before.bad, before.bytes_in, before.bytes_out), (1, 0, 5, 700));
-        assert_eq!((before.buckets[buckets::bucket_index(latency)], before.total.buckets[3]), (1, 1));
+        assert_eq!((before.buckets[buckets::bucket_index(first.latency)], before.total.buckets[3]), (1, 1));
         assert_eq!((before.total.sum, before.first_byte.sum, before.first_byte.buckets[1]), (3_400_000, 1_000_000, 1));
         assert_eq!((last.all, last.bad, last.retries, last.causes[Cause::Timeout as usize]), (1, 1, 1, 1));
         assert_eq!((last.buckets[BUCKETS - 1], last.total.buckets[PROM_BUCKETS - 1]), (1, 1));

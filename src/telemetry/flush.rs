@@ -92,7 +92,7 @@ mod tests {
         VersionName, Weight,
     };
     use crate::telemetry::{
-        CertificateGauge, CheckGauge, EndpointGauges, Finish, NameGauge, Reloads, RolloutGauges, SplitGauges,
+        CertificateGauge, CheckGauge, Counted, EndpointGauges, Finish, NameGauge, Reloads, RolloutGauges, SplitGauges,
         VersionGauges,
     };
 
@@ -223,7 +223,17 @@ mod tests {
             for &millis in millis {
                 let latency = Duration::from_millis(millis);
                 let first_byte = Some(latency / 2);
-                cell.finish(&Finish { latency, first_byte, bad: false, bytes_in: 0, bytes_out: 0 });
+                let (code, began, watched) = (503, Instant::now(), Counted::No);
+                cell.finish(&Finish {
+                    latency,
+                    first_byte,
+                    bad: false,
+                    bytes_in: 0,
+                    bytes_out: 0,
+                    code,
+                    began,
+                    watched,
+                });
                 requests.count(503);
                 responses.count(200);
                 cell.error(Cause::NoEndpoint);

@@ -10,6 +10,7 @@
 
 mod access_line;
 mod access_log;
+mod bins;
 mod buckets;
 mod cells;
 pub mod events;
@@ -24,16 +25,18 @@ mod registry;
 mod rollouts;
 mod series;
 mod stamp;
+mod watch;
 mod windows;
 
 pub use access_line::Line;
 pub use access_log::{AccessLog, AccessWriter};
 pub use buckets::{BUCKETS, bucket_end, bucket_index};
-pub use cells::{CodeCell, Finish, ListenerCell, VersionCell};
+pub use cells::{CodeCell, Counted, Finish, ListenerCell, VersionCell};
 pub use exposition::Scrape;
 pub use flush::Flusher;
 pub use format::Format;
 pub use gauges::{CertificateGauge, EndpointGauges, Gauges, NameGauge, Reloads, SplitGauges, VersionGauges};
 pub use registry::Cells;
 pub use rollouts::{CheckGauge, RolloutGauges};
+pub use watch::{Came, Counter, Totals, Watch};
 pub use windows::{Stats, Windows};

@@ -10,20 +10,39 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::bins::bin_of;
 use super::cells::{Additive, Cell, CodeCell, CodeCounts, ListenerCell, ListenerCounts, VersionCell, VersionCounts};
-use crate::model::{ListenerName, RouteName, SplitName, VersionName};
+use super::watch::Counter;
+use crate::model::{Instant, ListenerName, RouteName, SplitName, VersionName};
 
 pub(super) type VersionKey = (SplitName, VersionName);
 pub(super) type RequestKey = (RouteName, SplitName, VersionName);
 pub(super) type ResponseKey = (RouteName, SplitName);
 
 /// See the file's head. Shared behind an `Arc`; one per running weir.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Cells {
+    /// When bins of watched splits begin to be numbered.
+    origin: Instant,
+    /// Splits that a rollout looks at, and since when. Locked after `versions`.
+    watched: Mutex<HashMap<SplitName, Instant>>,
     versions: Mutex<Shelf<(usize, VersionKey, u64), VersionCell>>,
     requests: Mutex<Shelf<(usize, RequestKey), CodeCell>>,
     responses: Mutex<Shelf<(usize, ResponseKey), CodeCell>>,
     listeners: Mutex<Shelf<(usize, ListenerName), ListenerCell>>,
+}
+
+impl Default for Cells {
+    fn default() -> Self {
+        Self {
+            origin: Instant::now(),
+            watched: Mutex::default(),
+            versions: Mutex::default(),
+            requests: Mutex::default(),
+            responses: Mutex::default(),
+            listeners: Mutex::default(),
+        }
+    }
 }
 
 impl Cells {
@@ -33,7 +52,34 @@ impl Cells {
 
     /// The cell for a version in a weight epoch. The same key gives the same cell; only `worker`'s thread may record.
     pub fn version(&self, worker: usize, split: &SplitName, version: &VersionName, epoch: u64) -> Arc<VersionCell> {
-        lock(&self.versions).cell((worker, (split.clone(), version.clone()), epoch))
+        let mut versions = lock(&self.versions);
+        let cell = versions.cell((worker, (split.clone(), version.clone()), epoch));
+        if let Some(since) = lock(&self.watched).get(split) {
+            cell.watch(self.origin, *since);
+        }
+        cell
+    }
+
+    /// Counts the split's requests by their start, from `since` on.
+    pub(super) fn watch(&self, split: &SplitName, since: Instant) {
+        let versions = lock(&self.versions);
+        lock(&self.watched).insert(split.clone(), since);
+        versions.of_split(split).for_each(|(_, cell)| cell.watch(self.origin, since));
+    }
+
+    pub(super) fn unwatch(&self, split: &SplitName) {
+        lock(&self.watched).remove(split);
+    }
+
+    /// The cells of a split, each with who counts in it.
+    pub(super) fn of_split(&self, split: &SplitName) -> Vec<(Counter, Arc<VersionCell>)> {
+        let name = |(worker, (_, version), epoch): &(usize, VersionKey, u64)| (*worker, version.clone(), *epoch);
+        lock(&self.versions).of_split(split).map(|(key, cell)| (name(key), cell.clone())).collect()
+    }
+
+    /// The bin a moment is in; what is before the first is in the first.
+    pub(super) fn bin(&self, at: Instant) -> u64 {
+        bin_of(self.origin, at).unwrap_or_default()
     }
 
     /// `weir_requests_total`: first attempts, on the books of the version the coin chose.
@@ -95,6 +141,15 @@ impl<K, C: Cell> Default for Shelf<K, C> {
     }
 }
 
+impl Shelf<(usize, VersionKey, u64), VersionCell> {
+    fn of_split<'a>(
+        &'a self,
+        split: &'a SplitName,
+    ) -> impl Iterator<Item = (&'a (usize, VersionKey, u64), &'a Arc<VersionCell>)> {
+        self.0.iter().filter(move |((_, (of, _), _), _)| of == split).map(|(key, slot)| (key, &slot.cell))
+    }
+}
+
 impl<K: Hash + Eq, C: Cell> Shelf<K, C> {
     fn cell(&mut self, key: K) -> Arc<C> {
         Arc::clone(&self.0.entry(key).or_default().cell)
@@ -122,10 +177,20 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::telemetry::Finish;
+    use crate::telemetry::{Counted, Finish};
 
-    const GOOD: Finish =
-        Finish { latency: Duration::from_millis(2), first_byte: None, bad: false, bytes_in: 0, bytes_out: 0 };
+    fn good() -> Finish {
+        Finish {
+            latency: Duration::from_millis(2),
+            first_byte: None,
+            bad: false,
+            bytes_in: 0,
+            bytes_out: 0,
+            code: 200,
+            began: Instant::now(),
+            watched: Counted::No,
+        }
+    }
 
     fn names() -> (SplitName, VersionName) {
         (SplitName::new("shop").unwrap(), VersionName::new("v1").unwrap())
@@ -136,13 +201,13 @@ mod tests {
         let (cells, (split, version)) = (Cells::new(), names());
         let old = cells.version(0, &split, &version, 1);
         let other = cells.version(1, &split, &version, 1);
-        old.finish(&GOOD);
-        other.finish(&GOOD);
+        old.finish(&good());
+        other.finish(&good());
         assert_eq!(cells.collect().versions[&names()].all, 2);
 
         let new = cells.version(0, &split, &version, 2);
-        old.finish(&GOOD);
-        new.finish(&GOOD);
+        old.finish(&good());
+        new.finish(&good());
         drop(old);
         assert_eq!(cells.collect().versions[&names()].all, 2);
         assert_eq!(lock(&cells.versions).0.len(), 2);
@@ -172,7 +237,7 @@ mod tests {
                 let (split, version) = names();
                 for epoch in 0..ROUNDS {
                     let cell = cells.version(worker, &split, &version, epoch / 10);
-                    cell.finish(&GOOD);
+                    cell.finish(&good());
                 }
             })
         });

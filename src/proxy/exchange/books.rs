@@ -52,6 +52,9 @@ impl Exchange {
             bad: own.is_bad,
             bytes_in: self.bytes_in(),
             bytes_out: self.bytes_out,
+            code: own.code,
+            began: self.started,
+            watched: self.watched,
         });
         // Last, and read first: who sees the request counted sees everything else of it counted.
         route.requests[choice.version].count(own.code);

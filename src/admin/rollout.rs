@@ -186,9 +186,13 @@ impl Rollouts {
     }
 
     pub(super) fn dto(&self, view: &View) -> RolloutDto {
-        let splits = self.config.iter().flat_map(|config| &config.splits);
-        let written = splits.filter(|split| split.name == view.split).find_map(|split| split.rollout.as_ref());
+        let written = self.written(&view.split).and_then(|split| split.rollout.as_ref());
         dto(view, written, self.now)
+    }
+
+    /// The split in the file.
+    pub(super) fn written(&self, split: &SplitName) -> Option<&config::Split> {
+        self.config.as_ref()?.splits.iter().find(|known| known.name == *split)
     }
 }
 

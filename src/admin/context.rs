@@ -21,6 +21,9 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// Counts and latencies of a version over the last so many seconds.
 pub type StatsOf = dyn Fn(&SplitName, &VersionName, Duration) -> StatsDto + Send + Sync;
 
+/// The same of what a rule, by its name, has sent to a version.
+pub type RuleStatsOf = dyn Fn(&SplitName, &str, &VersionName, Duration) -> StatsDto + Send + Sync;
+
 /// The names among a version's endpoints.
 pub type NamesOf = dyn Fn(&SplitName, &VersionName) -> Vec<NameDto> + Send + Sync;
 
@@ -33,6 +36,7 @@ pub struct AdminContext {
     pub checks: Board,
     /// Its `in_flight` is not used: the pool's own count is shown.
     pub stats: Arc<StatsOf>,
+    pub rule_stats: Arc<RuleStatsOf>,
     /// How the names of a version stand.
     pub names: Arc<NamesOf>,
     /// The whole Prometheus page; called on a thread that may block.

@@ -6,6 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::rollout::RolloutDto;
+use super::rules::RuleStatsDto;
 use crate::model::Weights;
 
 /// Everything at once.
@@ -119,6 +120,9 @@ pub(super) struct SplitDto {
     #[serde(rename = "override")]
     pub(super) override_: Option<OverrideDto>,
     pub(super) versions: Vec<VersionDto>,
+    /// What each rule has sent to each version in the last minute; absent without rules.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) rules: Vec<RuleStatsDto>,
     /// The rollout that runs, or the last one; absent if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rollout: Option<RolloutDto>,
@@ -219,6 +223,9 @@ pub(super) struct SplitStatsDto {
     pub(super) split: String,
     pub(super) window_seconds: u64,
     pub(super) versions: Vec<VersionStatsDto>,
+    /// What of it each rule has sent to each version; absent without rules.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) rules: Vec<RuleStatsDto>,
 }
 
 /// The figures of one version.

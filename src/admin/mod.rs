@@ -17,12 +17,15 @@ mod request;
 mod reserve;
 mod rollout;
 mod router;
+mod rules;
 mod serve;
 #[cfg(test)]
 mod tests;
 mod view;
 
-pub use context::{AdminContext, BoxFuture, LastReload, ReloadAsk, ReloadDone, ReloadResult, StatsOf, UpgradeResult};
+pub use context::{
+    AdminContext, BoxFuture, LastReload, ReloadAsk, ReloadDone, ReloadResult, RuleStatsOf, StatsOf, UpgradeResult,
+};
 pub use dto::{NameDto, StatsDto};
 pub use router::{openapi, probes_router, router};
 pub use serve::{GRACE, serve};

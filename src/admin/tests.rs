@@ -119,6 +119,7 @@ fn context(
         rollouts,
         checks: crate::health::Board::default(),
         stats: Arc::new(|_, _, window| StatsDto { window_seconds: window.as_secs(), ..StatsDto::default() }),
+        rule_stats: Arc::new(|_, _, _, _| StatsDto::default()),
         names: Arc::new(|_, _| Vec::new()),
         render_metrics: Arc::new(|| "weir_build_info 1\n".to_owned()),
         reload: Arc::new(move |ask| {

@@ -5,14 +5,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::{AdminContext, NamesOf, StatsOf};
+use super::context::{AdminContext, NamesOf, RuleStatsOf, StatsOf};
 use super::dto::{
     CountsDto, EndpointDto, HistoryEntryDto, OverrideDto, SplitDto, SplitStatsDto, StatsDto, VersionDto,
     VersionStatsDto,
 };
 use super::rollout::{RolloutDto, Rollouts, state_while};
+use super::rules::{RuleStatsDto, rules};
 use crate::health::Board;
-use crate::model::{VersionName, rfc3339_ms};
+use crate::model::{SplitName, VersionName, rfc3339_ms};
 use crate::pool::{Counts, Endpoint, EndpointKey, Health};
 use crate::state::{HistoryEntry, SplitState, VersionState};
 
@@ -22,6 +23,7 @@ pub(super) const MINUTE: Duration = Duration::from_secs(60);
 /// What is needed besides the snapshot, taken once per answer.
 pub(super) struct View<'a> {
     pub(super) stats: &'a StatsOf,
+    pub(super) rule_stats: &'a RuleStatsOf,
     pub(super) names: &'a NamesOf,
     /// Endpoints that have left the configuration.
     pub(super) leaving: Vec<(EndpointKey, Arc<Endpoint>)>,
@@ -34,6 +36,7 @@ impl<'a> View<'a> {
     pub(super) fn new(ctx: &'a AdminContext, persisted: bool) -> Self {
         Self {
             stats: &*ctx.stats,
+            rule_stats: &*ctx.rule_stats,
             names: &*ctx.names,
             leaving: ctx.store.registry().leaving(),
             checks: ctx.checks.clone(),
@@ -70,6 +73,7 @@ impl<'a> View<'a> {
                 reason: o.reason.clone(),
             }),
             versions: versions.map(|(version, figures)| self.version(split, version, figures)).collect(),
+            rules: self.rules(&split.name, MINUTE),
             rollout,
         }
     }
@@ -78,7 +82,16 @@ impl<'a> View<'a> {
     pub(super) fn stats(&self, split: &SplitState, window: Duration) -> SplitStatsDto {
         let versions = self.figures(split, window);
         let window_seconds = versions.first().map_or(window.as_secs(), |v| v.stats.window_seconds);
-        SplitStatsDto { split: split.name.to_string(), window_seconds, versions }
+        SplitStatsDto {
+            split: split.name.to_string(),
+            window_seconds,
+            versions,
+            rules: self.rules(&split.name, window),
+        }
+    }
+
+    fn rules(&self, split: &SplitName, window: Duration) -> Vec<RuleStatsDto> {
+        self.rollouts.written(split).map(|split| rules(split, self.rule_stats, window)).unwrap_or_default()
     }
 
     fn figures(&self, split: &SplitState, window: Duration) -> Vec<VersionStatsDto> {
@@ -209,7 +222,7 @@ impl From<HistoryEntry> for HistoryEntryDto {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Actor, Address, Instant, Revision, Source, SplitName, Weight, Weights};
+    use crate::model::{Actor, Address, Instant, Revision, Source, Weight, Weights};
     use crate::pool::{Deadlines, Pool};
     use crate::state::{Coin, Override};
 
@@ -258,7 +271,8 @@ mod tests {
 
     fn view() -> View<'static> {
         let (names, leaving, checks) = (&|_: &_, _: &_| Vec::new(), Vec::new(), Board::default());
-        View { stats: &some, names, leaving, checks, persisted: true, rollouts: Rollouts::none() }
+        let rule_stats = &|_: &_, _: &_, _: &_, _| StatsDto::default();
+        View { stats: &some, rule_stats, names, leaving, checks, persisted: true, rollouts: Rollouts::none() }
     }
 
     #[test]

@@ -26,7 +26,13 @@ pub(super) fn context(world: &World, elsewhere: Elsewhere, phase: tokio::sync::w
         store: world.store.clone(),
         rollouts: world.desk.clone(),
         checks: world.checks.clone(),
-        stats: Arc::new(move |split, version, window: Duration| stats(windows.stats(split, version, window))),
+        stats: {
+            let windows = windows.clone();
+            Arc::new(move |split, version, window: Duration| stats(windows.stats(split, version, window)))
+        },
+        rule_stats: Arc::new(move |split, rule, version, window| {
+            stats(windows.rule_stats(split, rule, version, window))
+        }),
         names: {
             let (store, statuses) = (world.store.clone(), world.names.clone());
             Arc::new(move |split, version| names(&store.snapshot().config, &statuses, split, version))

@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::evidence;
 use super::print::{Paint, shown};
 use super::table::{millis, none, rate, seen, share, table};
-use super::views::{Diagnostic, Endpoint, Entry, Name, Override, Predecessor, Reload, Split, Status, Version};
+use super::views::{
+    Diagnostic, Endpoint, Entry, Name, Override, Predecessor, Reload, RuleStats, Split, Status, Version,
+};
 use crate::model::Weights;
 
 /// All splits, one block each, after what needs attention.
@@ -61,7 +63,27 @@ pub fn split(split: &Split, paint: Paint) -> String {
         None => Default::default(),
     };
     let (name, origin, table) = (paint.bold(&split.name), origin(split), table(&HEADS, &rows));
-    format!("{name}   {state}{head}{origin}\n{table}{block}{names}{ill}")
+    let rules = rules(&split.rules);
+    format!("{name}   {state}{head}{origin}\n{table}{rules}{block}{names}{ill}")
+}
+
+/// The results of each rule, by version: what an A/B test is for.
+fn rules(rules: &[RuleStats]) -> String {
+    const HEADS: [(&str, usize); 8] =
+        [("RULE", 10), ("VERSION", 0), ("REQUESTS", 0), ("RPS", 6), ("5XX", 5), ("P50", 5), ("P95", 5), ("P99", 5)];
+    let row = |RuleStats { name, version, stats }: &RuleStats| {
+        vec![
+            shown(name),
+            version.clone(),
+            stats.requests.to_string(),
+            stats.rps.map_or_else(none, |r| format!("{r:.1}")),
+            if stats.requests == 0 { none() } else { rate(stats.error_rate) },
+            millis(stats.p50_ms),
+            millis(stats.p95_ms),
+            millis(stats.p99_ms),
+        ]
+    };
+    if rules.is_empty() { String::new() } else { table(&HEADS, &rules.iter().map(row).collect::<Vec<_>>()) }
 }
 
 /// What is wrong with a name, if anything.

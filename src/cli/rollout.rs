@@ -174,10 +174,10 @@ struct Wait<'a> {
     limit: Option<Duration>,
 }
 
-/// What one look has found.
-enum Seen {
-    Running(Rollout),
-    Over { to: String, state: String, ending: Option<String>, body: Answer },
+/// The rollout as a look has found it, and the answer that says so.
+struct Seen {
+    rollout: Rollout,
+    body: Answer,
 }
 
 impl Wait<'_> {
@@ -190,8 +190,8 @@ impl Wait<'_> {
         loop {
             looks.tick().await;
             match self.look(split, id.as_deref()).await {
-                Ok(Seen::Over { to, state, ending, body }) => return self.over(split, &to, &state, ending, &body),
-                Ok(Seen::Running(rollout)) => {
+                Ok(seen) if seen.rollout.is_over() => return self.over(split, &seen),
+                Ok(Seen { rollout, .. }) => {
                     silent_since = None;
                     self.tell(split, &rollout, &mut told);
                     id = Some(rollout.id);
@@ -218,17 +218,11 @@ impl Wait<'_> {
     async fn look(&self, split: &str, id: Option<&str>) -> Result<Seen, Failure> {
         let body = self.client.call(Call::get(rollout_path(split))).await?;
         let rollout: Rollout = body.json()?;
-        let Some(id) = id.filter(|id| *id != rollout.id) else {
-            return Ok(if rollout.is_over() {
-                let Rollout { to, state, ending, .. } = rollout;
-                Seen::Over { to, state, ending, body }
-            } else {
-                Seen::Running(rollout)
-            });
-        };
+        let Some(id) = id.filter(|id| *id != rollout.id) else { return Ok(Seen { rollout, body }) };
         let body = self.client.call(Call::get(format!("/api/v1/rollouts/{}/receipt", segment(id)))).await?;
-        let Receipt { to, state, ending, .. } = body.json()?;
-        Ok(Seen::Over { to, state, ending, body })
+        let Receipt { to, state, ending, ended_at, .. } = body.json()?;
+        let rollout = Rollout { id: id.to_owned(), to, state, ending, ended_at, ..Rollout::default() };
+        Ok(Seen { rollout, body })
     }
 
     fn tell(&self, split: &str, rollout: &Rollout, told: &mut Option<(String, usize)>) {
@@ -239,15 +233,16 @@ impl Wait<'_> {
         }
     }
 
-    fn over(&self, split: &str, to: &str, state: &str, ending: Option<String>, body: &Answer) -> Result<(), Failure> {
-        let ending = ending.filter(|e| !e.is_empty()).map(|e| format!(": {e}")).unwrap_or_default();
+    fn over(&self, split: &str, Seen { rollout, body }: &Seen) -> Result<(), Failure> {
+        let Rollout { id, to, state, ending, .. } = rollout;
+        let ending = ending.as_deref().filter(|e| !e.is_empty()).map(|e| format!(": {e}")).unwrap_or_default();
         let text = format!("{split}  rollout to {to} {state}{ending}");
         if self.printer.json {
             self.printer.body(&body.body);
         }
         if state != "finished" {
             return Err(Failure::new(Exit::RolledBack, &format!("rollout-{state}"), text)
-                .note(format!("`weir rollout receipt {split}` tells everything")));
+                .note(format!("`weir rollout receipt {id}` tells everything")));
         }
         if !self.printer.json {
             self.printer.data(&format!("{}\n", super::print::shown(&text)));

@@ -58,6 +58,7 @@ pub struct Split {
     #[serde(rename = "override")]
     pub override_: Option<Override>,
     pub versions: Vec<Version>,
+    pub rules: Vec<RuleStats>,
     pub rollout: Option<Rollout>,
 }
 
@@ -110,6 +111,16 @@ pub struct Stats {
     pub p95_ms: Option<f64>,
     pub p99_ms: Option<f64>,
     pub in_flight: u64,
+}
+
+/// What a rule has sent to a version.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct RuleStats {
+    pub name: String,
+    pub version: String,
+    #[serde(flatten)]
+    pub stats: Stats,
 }
 
 /// How far a drain is.

@@ -74,8 +74,8 @@ pub(super) struct Exchange {
     at_split: Option<(Rc<View>, usize)>,
     attempt_started: Instant,
     picked: Picked,
-    /// Such traffic counts in no analysis.
-    is_by_rule: bool,
+    /// The rule that chose, by its index. Such traffic counts in no analysis.
+    by_rule: Option<usize>,
     /// How far it is counted by its start, for a rollout's analysis.
     watched: Counted,
     claim: Option<Claim>,
@@ -118,7 +118,7 @@ impl Exchange {
             at_split: None,
             attempt_started: started,
             picked: Picked::Weight,
-            is_by_rule: false,
+            by_rule: None,
             watched: Counted::No,
             claim: None,
             attempts: 0,
@@ -182,8 +182,8 @@ impl Exchange {
             self.choice = Some(choice);
             self.at = choice.version;
             self.picked = picked;
-            self.is_by_rule = matches!(picked, Picked::Rule(_));
-            if is_fresh && !self.is_by_rule {
+            self.by_rule = if let Picked::Rule(rule) = picked { Some(rule) } else { None };
+            if is_fresh && self.by_rule.is_none() {
                 self.watched = view.splits[choice.split].versions[choice.version].cell.begin(self.started);
             }
         }

@@ -13,7 +13,7 @@ use http::HeaderValue;
 use super::upload::RequestBody;
 use super::worker::Worker;
 use crate::balance::Turns;
-use crate::config::{HostHeader, Listener};
+use crate::config::{HostHeader, Listener, Rule};
 use crate::model::{Address, ListenerName};
 use crate::net::upstream::{Settings, Upstream};
 use crate::pool::{Endpoint, Pool};
@@ -21,9 +21,6 @@ use crate::routing::{Deck, Shares};
 use crate::state::{Snapshot, SplitState};
 use crate::telemetry::{CodeCell, ListenerCell, VersionCell};
 use crate::tls;
-
-/// The epoch of what rules send.
-const RULES: u64 = u64::MAX;
 
 /// See the file's head. Indexes are those of the configuration.
 pub(super) struct View {
@@ -49,8 +46,8 @@ pub(super) struct VersionView {
     pub(super) is_stable: bool,
     /// Of this worker, by `balance = "round_robin"`.
     pub(super) turns: Rc<RefCell<Turns>>,
-    /// For traffic of rules, which counts in no analysis.
-    pub(super) rule_cell: Arc<VersionCell>,
+    /// For what each rule sends, which counts in no analysis; by the rule's index.
+    pub(super) rule_cells: Vec<Arc<VersionCell>>,
     /// In the order of the pool's endpoints.
     pub(super) upstreams: Vec<Rc<Upstream<RequestBody>>>,
     /// The same for tunnels.
@@ -113,19 +110,22 @@ impl SplitView {
             Some(old) => old.deck.clone(),
             None => Rc::new(RefCell::new(Deck::new(&mut worker.rng.borrow_mut()))),
         };
-        // Without rules nothing is recorded there.
-        let rule_epoch = if config.rules.is_empty() { state.epoch } else { RULES };
         let versions = state.versions.iter().enumerate().map(|(i, v)| {
-            let cell = |epoch| worker.cells.version(worker.index, &state.name, &v.name, epoch);
+            let cell = worker.cells.version(worker.index, &state.name, &v.name, state.epoch);
+            // A rule that never chooses this version has no cell of its own for it.
+            let rule_cell = |rule: &Rule| match rule.choice.has(i) {
+                true => worker.cells.rule(worker.index, &state.name, &v.name, &rule.name),
+                false => cell.clone(),
+            };
             let members = || v.pool.endpoints().iter().zip(v.pool.hosts());
             let endpoints =
                 || members().map(|(e, host)| (e, settings(worker, snapshot, (index, i), e, host.as_deref())));
             VersionView {
-                cell: cell(state.epoch),
+                rule_cells: config.rules.iter().map(rule_cell).collect(),
+                cell,
                 pool: v.pool.clone(),
                 is_stable: v.name == state.stable,
                 turns: turns(&v.pool),
-                rule_cell: cell(rule_epoch),
                 upstreams: endpoints().map(|(e, settings)| worker.upstream(e, settings)).collect(),
                 tunnels: endpoints().map(|(e, settings)| worker.tunnels(e, settings)).collect(),
                 hosts: match config.versions[i].host {

@@ -12,12 +12,10 @@ use super::machine::Machine;
 use super::view;
 use crate::analysis::Direction;
 use crate::model::{Actor, rfc3339_ms};
-use crate::telemetry::{Counter, Totals, Watch};
+use crate::telemetry::{Counter, RULE_EPOCHS, Totals, Watch};
 
 /// Lines of a receipt; a rollout that waits for weeks repeats itself.
 const ENTRIES: usize = 2000;
-/// The epoch under which what rules send is counted.
-const RULES: u64 = u64::MAX;
 
 /// See the file's head.
 #[derive(Debug)]
@@ -84,14 +82,11 @@ impl Books {
     pub(super) fn count(&mut self, watch: &mut Watch, epoch: u64) -> bool {
         let mut is_open = false;
         watch.totals(|counter, totals| {
-            let step = match counter.2 {
-                RULES => self.step,
-                of => match self.steps.get(&of) {
-                    Some(step) => *step,
-                    None => return,
-                },
+            let is_by_rule = counter.2 >= RULE_EPOCHS;
+            let Some(step) = is_by_rule.then_some(self.step).or_else(|| self.steps.get(&counter.2).copied()) else {
+                return;
             };
-            is_open |= counter.2 != epoch && counter.2 != RULES;
+            is_open |= counter.2 != epoch && !is_by_rule;
             if let Err(why) = self.receipt.take(counter.clone(), step, &counter.1, &counters(totals)) {
                 tracing::error!(event = "rollout.bad_counts", %why, "left out of the receipt");
             }

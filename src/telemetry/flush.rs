@@ -58,6 +58,7 @@ impl Flusher {
         self.series.show(gauges);
         self.scrape.histograms().add(came.versions.iter(), now);
         self.windows.feed(came.versions.iter(), now);
+        self.windows.feed_rules(came.rules.iter());
         if now.duration_since(self.forgot) >= FORGET_EVERY {
             self.forgot = now;
             self.scrape.forget_old();

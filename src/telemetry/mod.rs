@@ -36,7 +36,7 @@ pub use exposition::Scrape;
 pub use flush::Flusher;
 pub use format::Format;
 pub use gauges::{CertificateGauge, EndpointGauges, Gauges, NameGauge, Reloads, SplitGauges, VersionGauges};
-pub use registry::Cells;
+pub use registry::{Cells, RULE_EPOCHS};
 pub use rollouts::{CheckGauge, RolloutGauges};
 pub use watch::{Came, Counter, Totals, Watch};
 pub use windows::{Stats, Windows};

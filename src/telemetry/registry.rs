@@ -10,14 +10,21 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use indexmap::IndexSet;
+
 use super::bins::bin_of;
 use super::cells::{Additive, Cell, CodeCell, CodeCounts, ListenerCell, ListenerCounts, VersionCell, VersionCounts};
 use super::watch::Counter;
 use crate::model::{Instant, ListenerName, RouteName, SplitName, VersionName};
 
 pub(super) type VersionKey = (SplitName, VersionName);
+/// Split, rule, version.
+pub(super) type RuleKey = (SplitName, String, VersionName);
 pub(super) type RequestKey = (RouteName, SplitName, VersionName);
 pub(super) type ResponseKey = (RouteName, SplitName);
+
+/// Cells of rules have epochs from here on; those of weights count up from 0 and never come so far.
+pub const RULE_EPOCHS: u64 = 1 << 63;
 
 /// See the file's head. Shared behind an `Arc`; one per running weir.
 #[derive(Debug)]
@@ -27,6 +34,8 @@ pub struct Cells {
     /// Splits that a rollout looks at, and since when. Locked after `versions`.
     watched: Mutex<HashMap<SplitName, Instant>>,
     versions: Mutex<Shelf<(usize, VersionKey, u64), VersionCell>>,
+    /// Rules ever named, each by its place for good: `RULE_EPOCHS` and its place are its epoch. Locked before `versions`.
+    rules: Mutex<IndexSet<(SplitName, String)>>,
     requests: Mutex<Shelf<(usize, RequestKey), CodeCell>>,
     responses: Mutex<Shelf<(usize, ResponseKey), CodeCell>>,
     listeners: Mutex<Shelf<(usize, ListenerName), ListenerCell>>,
@@ -38,6 +47,7 @@ impl Default for Cells {
             origin: Instant::now(),
             watched: Mutex::default(),
             versions: Mutex::default(),
+            rules: Mutex::default(),
             requests: Mutex::default(),
             responses: Mutex::default(),
             listeners: Mutex::default(),
@@ -58,6 +68,12 @@ impl Cells {
             cell.watch(self.origin, *since);
         }
         cell
+    }
+
+    /// The cell for what a rule sends to a version; it counts in no analysis.
+    pub fn rule(&self, worker: usize, split: &SplitName, version: &VersionName, rule: &str) -> Arc<VersionCell> {
+        let (place, _) = lock(&self.rules).insert_full((split.clone(), rule.to_owned()));
+        self.version(worker, split, version, RULE_EPOCHS + place as u64)
     }
 
     /// Counts the split's requests by their start, from `since` on.
@@ -108,7 +124,16 @@ impl Cells {
         let mut sums = Collected::default();
         // First, since they are written last: a request is never counted before what came of it.
         lock(&self.requests).collect(|(_, key), counts| sums.requests.entry(key.clone()).or_default().add(counts));
-        lock(&self.versions).collect(|(_, key, _), counts| sums.versions.entry(key.clone()).or_default().add(counts));
+        let rules = lock(&self.rules);
+        lock(&self.versions).collect(|(_, key, epoch), counts| {
+            sums.versions.entry(key.clone()).or_default().add(counts);
+            let place = epoch.checked_sub(RULE_EPOCHS).and_then(|place| usize::try_from(place).ok());
+            if let Some((split, rule)) = place.and_then(|place| rules.get_index(place)) {
+                let key = (split.clone(), rule.clone(), key.1.clone());
+                sums.rules.entry(key).or_default().add(counts);
+            }
+        });
+        drop(rules);
         lock(&self.responses).collect(|(_, key), counts| sums.responses.entry(key.clone()).or_default().add(counts));
         lock(&self.listeners).collect(|(_, key), counts| sums.listeners.entry(key.clone()).or_default().add(counts));
         sums
@@ -119,6 +144,8 @@ impl Cells {
 #[derive(Debug, Default)]
 pub(super) struct Collected {
     pub(super) versions: HashMap<VersionKey, VersionCounts>,
+    /// What of it rules have sent.
+    pub(super) rules: HashMap<RuleKey, VersionCounts>,
     pub(super) requests: HashMap<RequestKey, CodeCounts>,
     pub(super) responses: HashMap<ResponseKey, CodeCounts>,
     pub(super) listeners: HashMap<ListenerName, ListenerCounts>,
@@ -216,6 +243,23 @@ mod tests {
         cells.collect();
         assert!(lock(&cells.versions).0.is_empty());
         assert!(cells.collect().versions.is_empty());
+    }
+
+    #[test]
+    fn what_a_rule_sends_counts_for_the_version_and_for_the_rule() {
+        let (cells, (split, version)) = (Cells::new(), names());
+        let other = SplitName::new("cart").unwrap();
+        let (beta, late) = (cells.rule(0, &split, &version, "beta"), cells.rule(0, &split, &version, "late"));
+        let elsewhere = cells.rule(0, &other, &version, "beta");
+        assert!(Arc::ptr_eq(&beta, &cells.rule(0, &split, &version, "beta")) && !Arc::ptr_eq(&beta, &late));
+        let second = cells.rule(1, &split, &version, "beta");
+        for cell in [&beta, &second, &late, &elsewhere, &cells.version(0, &split, &version, 1)] {
+            cell.finish(&good());
+        }
+        let came = cells.collect();
+        assert_eq!(came.versions[&names()].all, 4);
+        let of = |split: &SplitName, rule: &str| came.rules[&(split.clone(), rule.to_owned(), version.clone())].all;
+        assert_eq!((of(&split, "beta"), of(&split, "late"), of(&other, "beta"), came.rules.len()), (2, 1, 1, 3));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::buckets::{BUCKETS, bucket_end};
 use super::cells::VersionCounts;
-use super::registry::{VersionKey, lock};
+use super::registry::{RuleKey, VersionKey, lock};
 use crate::analysis::History;
 use crate::model::{Instant, SplitName, VersionName};
 
@@ -46,31 +46,28 @@ pub struct Windows(Arc<Mutex<Rings>>);
 impl Windows {
     /// `start` is when counting began.
     pub(super) fn new(start: Instant) -> Self {
-        Self(Arc::new(Mutex::new(Rings { start, tick: 1, versions: HashMap::new() })))
+        Self(Arc::new(Mutex::new(Rings { start, tick: 1, versions: HashMap::new(), rules: HashMap::new() })))
     }
 
     /// What a version did in the last `window`, rounded to whole seconds, above a minute to tens of seconds, and kept
     /// within a second and a quarter of an hour. A version that is not known did nothing.
     pub fn stats(&self, split: &SplitName, version: &VersionName, window: Duration) -> Stats {
         let rings = lock(&self.0);
-        let seconds = (window.as_secs() + u64::from(window.subsec_millis() >= 500)).clamp(1, LONGEST);
-        let span = Span::ending(rings.tick, seconds);
+        let (seconds, span) = rings.span(window);
         let own = rings.versions.get(&(split.clone(), version.clone())).map(|rings| rings.sum(&span));
         let of_split = rings.versions.iter().filter(|((s, _), _)| s == split);
         let of_split: u64 = of_split.map(|(_, rings)| rings.requests(&span)).sum();
-        let own = own.unwrap_or_default();
-        let part = |n: u64, of: u64| (of > 0).then(|| n as f64 / of as f64);
-        Stats {
-            window_seconds: seconds,
-            requests: own.all,
-            rps: own.all as f64 / span.covers as f64,
-            error_rate: part(own.bad, own.all).unwrap_or(0.0),
-            p50_ms: own.percentile(0.50),
-            p90_ms: own.percentile(0.90),
-            p95_ms: own.percentile(0.95),
-            p99_ms: own.percentile(0.99),
-            observed_share: part(own.all, of_split),
-        }
+        own.unwrap_or_default().stats(seconds, &span, of_split)
+    }
+
+    /// The same of what a rule has sent to a version.
+    pub fn rule_stats(&self, split: &SplitName, rule: &str, version: &VersionName, window: Duration) -> Stats {
+        let rings = lock(&self.0);
+        let (seconds, span) = rings.span(window);
+        let mut of_rule = rings.rules.iter().filter(|((s, r, _), _)| s == split && r == rule);
+        let of_all: u64 = of_rule.clone().map(|(_, rings)| rings.requests(&span)).sum();
+        let own = of_rule.find(|((_, _, v), _)| v == version).map(|(_, rings)| rings.sum(&span));
+        own.unwrap_or_default().stats(seconds, &span, of_all)
     }
 
     /// A version's requests of the last quarter of an hour, for the analysis to begin with.
@@ -101,6 +98,15 @@ impl Windows {
         }
         let tick = rings.tick;
         rings.versions.retain(|_, rings| rings.last + LONGEST > tick);
+        rings.rules.retain(|_, rings| rings.last + LONGEST > tick);
+    }
+
+    /// What of it rules have sent; after `feed`.
+    pub(super) fn feed_rules<'a>(&self, came: impl Iterator<Item = (&'a RuleKey, &'a VersionCounts)>) {
+        let rings = &mut *lock(&self.0);
+        for (key, counts) in came.filter(|(_, counts)| counts.all > 0) {
+            rings.rules.entry(key.clone()).or_default().add(rings.tick, counts);
+        }
     }
 }
 
@@ -110,6 +116,15 @@ struct Rings {
     /// Seconds from the start to the last flush, at least 1; tick `t` is the second that ends then.
     tick: u64,
     versions: HashMap<VersionKey, VersionRings>,
+    rules: HashMap<RuleKey, VersionRings>,
+}
+
+impl Rings {
+    /// A window's whole seconds, and what it reads.
+    fn span(&self, window: Duration) -> (u64, Span) {
+        let seconds = (window.as_secs() + u64::from(window.subsec_millis() >= 500)).clamp(1, LONGEST);
+        (seconds, Span::ending(self.tick, seconds))
+    }
 }
 
 /// Which slots a window reads and how many seconds these are.
@@ -237,6 +252,21 @@ impl Default for Sum {
 }
 
 impl Sum {
+    fn stats(&self, window_seconds: u64, span: &Span, of_all: u64) -> Stats {
+        let part = |n: u64, of: u64| (of > 0).then(|| n as f64 / of as f64);
+        Stats {
+            window_seconds,
+            requests: self.all,
+            rps: self.all as f64 / span.covers as f64,
+            error_rate: part(self.bad, self.all).unwrap_or(0.0),
+            p50_ms: self.percentile(0.50),
+            p90_ms: self.percentile(0.90),
+            p95_ms: self.percentile(0.95),
+            p99_ms: self.percentile(0.99),
+            observed_share: part(self.all, of_all),
+        }
+    }
+
     /// The latency that a part `q` of the requests did not exceed, in milliseconds. Within a bucket latencies are taken
     /// to be spread evenly in ratio, in the first one (which begins at 0) evenly in time.
     fn percentile(&self, q: f64) -> Option<f64> {
@@ -323,6 +353,26 @@ mod tests {
         (62..=970).for_each(|second| fed.feed(second * 1000, &[("v2", 1, 0)]));
         assert_eq!(fed.stats("v1", 900), Stats { window_seconds: 900, observed_share: Some(0.0), ..Stats::default() });
         assert_eq!(lock(&fed.windows.0).versions.len(), 1);
+    }
+
+    #[test]
+    fn a_rule_has_figures_of_its_own() {
+        let fed = Fed::new();
+        let ((split, v1), (_, v2)) = (key("v1"), key("v2"));
+        let key = |rule: &str, version: &VersionName| (split.clone(), rule.to_owned(), version.clone());
+        let came = [(key("beta", &v1), 30, 3), (key("beta", &v2), 10, 0), (key("late", &v2), 5, 5)];
+        let came = came.map(|(key, all, bad)| (key, counts(all, bad, Duration::from_millis(2))));
+        fed.feed(1000, &[("v1", 100, 3)]);
+        fed.windows.feed_rules(came.iter().map(|(key, counts)| (key, counts)));
+        let stats = |rule, version| fed.windows.rule_stats(&split, rule, version, Duration::from_secs(60));
+        let beta = stats("beta", &v1);
+        assert_eq!((beta.requests, beta.rps, beta.error_rate, beta.observed_share), (30, 30.0, 0.1, Some(0.75)));
+        assert!(beta.p50_ms.is_some_and(|ms| (1.8..2.2).contains(&ms)), "{beta:?}");
+        assert_eq!((stats("beta", &v2).requests, stats("late", &v2).error_rate), (10, 1.0));
+        assert_eq!(stats("late", &v1), Stats { window_seconds: 60, observed_share: Some(0.0), ..Stats::default() });
+        assert_eq!(fed.stats("v1", 60).requests, 100, "as they are in the version's own");
+        (2..=910).for_each(|second| fed.feed(second * 1000, &[]));
+        assert!(lock(&fed.windows.0).rules.is_empty());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Rules: who gets which version whatever the weights say, in order, and testers even after a rollback.
 
-use crate::support::{Answer, Conf, Connection, Origin, Weir};
+use crate::support::{Answer, Conf, Connection, Origin, Weir, wait_until};
 
 fn ask(client: &mut Connection, target: &str, fields: &str) -> Answer {
     let answer = client.ask(format!("GET {target} HTTP/1.1\r\nHost: app.test\r\n{fields}\r\n")).unwrap();
@@ -120,4 +120,36 @@ fn traffic_of_rules_is_counted() {
     (0..20).for_each(|_| drop(ask(&mut client, "/", "X-Canary: 1\r\n")));
     weir.admin.wait_requests("v2", 20);
     assert_eq!(weir.admin.count("weir_request_duration_seconds_count", &[("version", "v2")]), 20.0);
+}
+
+/// The results of an A/B test: each rule's own figures, by version; what weights send is in none of them.
+#[test]
+fn each_rule_has_results_of_its_own() {
+    let origins = origins();
+    let rules = [
+        rule("testers", "{ header = { x-canary = \"1\" } }", "version = \"v2\""),
+        rule("beta", "{ cookie = { plan = \"beta\" } }", "weights = { v2 = 50, v3 = 50 }"),
+    ];
+    let weir = start(&origins, "", &rules.concat());
+    let mut client = weir.connect();
+    (0..20).for_each(|_| drop(ask(&mut client, "/", "X-Canary: 1\r\n")));
+    (0..30).for_each(|_| drop(ask(&mut client, "/", "Cookie: plan=beta\r\n")));
+    (0..10).for_each(|_| drop(ask(&mut client, "/", "")));
+    let requests = || {
+        let stats = weir.admin.json("/api/v1/splits/shop/stats");
+        let one = |rule: &serde_json::Value| {
+            let text = |key: &str| rule[key].as_str().unwrap().to_owned();
+            (text("name"), text("version"), rule["requests"].as_u64().unwrap())
+        };
+        stats["rules"].as_array().unwrap().iter().map(one).collect::<Vec<_>>()
+    };
+    wait_until("all are counted", || requests().iter().map(|(_, _, n)| n).sum::<u64>() == 50);
+    let found = requests();
+    let names: Vec<_> = found.iter().map(|(rule, version, _)| (rule.as_str(), version.as_str())).collect();
+    assert_eq!(names, [("testers", "v2"), ("beta", "v2"), ("beta", "v3")]);
+    assert_eq!((found[0].2, found[1].2 + found[2].2), (20, 30), "{found:?}");
+    assert!(weir.admin.shop()["rules"][0]["p50_ms"].is_number(), "{}", weir.admin.shop());
+    let said = weir.cli(&["status", "shop"]).expect_code(0).stdout;
+    let words: Vec<_> = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert!(words.iter().any(|line| line.starts_with("testers v2 20 ")), "{said}");
 }

@@ -67,6 +67,34 @@ fn names_that_are_not_resolved_are_told_below_the_table() {
 }
 
 #[test]
+fn rules_have_their_own_lines() {
+    let mut shop = shop();
+    shop["rules"] = json!([
+        {"name": "beta", "version": "v1", "requests": 600, "rps": 10.0, "error_rate": 0.005, "p50_ms": 3.0,
+         "p90_ms": 7.9, "p95_ms": 9.8, "p99_ms": 21.0},
+        {"name": "beta", "version": "v2", "requests": 0, "rps": 0.0, "error_rate": 0.0, "p50_ms": null, "p90_ms": null,
+         "p95_ms": null, "p99_ms": null}]);
+    let text = split(&of(shop), PLAIN);
+    let expected = "\
+RULE        VERSION  REQUESTS  RPS     5XX    P50    P95    P99
+beta        v1       600       10.0    0.50%  3.0ms  9.8ms  21ms
+beta        v2       0         0.0     -      -      -      -
+";
+    assert!(text.ends_with(expected), "{text}");
+}
+
+#[test]
+fn a_rollout_stands_in_the_head_and_below() {
+    let mut shop = shop();
+    shop["state"] = json!("rolling_out");
+    shop["rollout"] = json!({"id": "r1", "to": "v2", "stable": "v1", "state": "running", "step": 2, "steps": 4,
+        "step_left_seconds": 372, "plan": [{"weight": 5}, {"weight": 25}], "rollback_ready": true});
+    let text = split(&of(shop), PLAIN);
+    let head = "shop   rolling_out   step 2/4 at 25%, 6m 12s left   file: v1 90, v2 10 (override by token:ci, \"release 42\")\n";
+    assert!(text.starts_with(head) && text.ends_with("\nroll back with: weir rollback shop  (to v1)\n"), "{text}");
+}
+
+#[test]
 fn who_is_not_up_is_told_with_the_reason() {
     let mut shop = shop();
     let endpoint = |address: &str, state: &str, reason: serde_json::Value| json!({"address": address, "state": state, "in_flight": 0, "last_check": "2026-03-01T12:00:00.000Z", "reason": reason});

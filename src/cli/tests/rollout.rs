@@ -93,7 +93,7 @@ fn a_wait_ends_as_the_rollout_does() {
 
 #[test]
 fn a_wait_is_for_its_own_rollout() {
-    let receipt = r#"{"id":"r1","to":"v2","state":"superseded","ending":"v3 came"}"#;
+    let receipt = r#"{"id":"r1","to":"v2","state":"superseded","ending":"v3 came","ended_at":"x"}"#;
     let answers = [(200, shop("r1", "running")), (200, rollout("r2", "running", 1)), (200, receipt.to_owned())];
     let answers: Vec<_> = answers.iter().map(|(status, body)| (*status, body.as_str())).collect();
     let (requests, result) = scripted("rollout promote shop --wait", &answers);
@@ -101,6 +101,7 @@ fn a_wait_is_for_its_own_rollout() {
     let failure = result.unwrap_err();
     assert_eq!(failure.exit, Exit::RolledBack);
     assert!(failure.text.ends_with("rollout to v2 superseded: v3 came"), "{failure:?}");
+    assert!(failure.notes[0].contains("weir rollout receipt r1"), "{failure:?}");
 }
 
 #[test]

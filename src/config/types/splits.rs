@@ -158,6 +158,16 @@ pub enum RuleChoice {
     Weights(Vec<(usize, Weight)>),
 }
 
+impl RuleChoice {
+    /// Whether it may choose the version of that index.
+    pub fn has(&self, version: usize) -> bool {
+        match self {
+            Self::Version(only) => *only == version,
+            Self::Weights(weights) => weights.iter().any(|(one, _)| *one == version),
+        }
+    }
+}
+
 /// How long an endpoint is waited for; `None` = no limit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UpstreamTimeouts {

@@ -45,7 +45,7 @@ impl Exchange {
         let route = &self.view.routes[choice.route];
         route.responses.iter().for_each(|r| r.count(last.code));
         let version = &self.view.splits[choice.split].versions[choice.version];
-        let cell = if self.is_by_rule { &version.rule_cell } else { &version.cell };
+        let cell = self.by_rule.and_then(|rule| version.rule_cells.get(rule)).unwrap_or(&version.cell);
         cell.finish(&Finish {
             latency: own.latency,
             first_byte: self.first_byte,

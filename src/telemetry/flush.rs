@@ -119,6 +119,7 @@ mod tests {
                     sample: 1.0,
                 },
             },
+            notify: Vec::new(),
         }
     }
 

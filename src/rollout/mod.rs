@@ -34,8 +34,8 @@ mod status;
 #[cfg(test)]
 mod testing;
 
+pub use crate::checks::Answer;
 pub use accounts::{Counters, Receipt, Sheet, WentBack};
-pub use checks::Answer;
 pub use clock::{LONGEST_LOOK, Moment};
 pub use command::{Command, Refusal, What};
 pub use effect::{Effect, Notice, Order, Tone};

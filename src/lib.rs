@@ -10,7 +10,7 @@
 //! | 7 | [`app`] | wiring |
 //! | 6 | [`admin`], [`cli`], [`demo`] | outside voices: operators, scripts, newcomers |
 //! | 5 | [`proxy`], [`health`], [`dns`], [`rollout`], [`reload`], [`upgrade`] | workers; strangers to one another |
-//! | 4 | [`state`] | the snapshot and its one write path |
+//! | 4 | [`state`], [`checks`], [`notices`] | the snapshot and its one write path; those outside who are asked and told |
 //! | 3 | [`telemetry`], [`pool`], [`net`], [`tls`], [`lifecycle`] | live parts, each usable alone |
 //! | 2 | [`routing`], [`balance`], [`analysis`], [`rate`] | rules |
 //! | 1 | [`config`] | the operator's text made safe |
@@ -39,6 +39,7 @@ pub mod admin;
 pub mod analysis;
 pub mod app;
 pub mod balance;
+pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod demo;
@@ -47,6 +48,7 @@ pub mod health;
 pub mod lifecycle;
 pub mod model;
 pub mod net;
+pub mod notices;
 pub mod pool;
 pub mod proxy;
 pub mod rate;

@@ -24,6 +24,9 @@ const FLOORS: &[(&str, u8)] = &[
     ("tls", 3),
     ("lifecycle", 3),
     ("state", 4),
+    // They speak to servers outside, over `net` and `tls`.
+    ("checks", 4),
+    ("notices", 4),
     ("proxy", 5),
     ("health", 5),
     ("rollout", 5),

@@ -170,6 +170,7 @@ fn config(dir: &std::path::Path, v2_ports: &[u16]) -> config::Config {
                 sample: 1.0,
             },
         },
+        notify: Vec::new(),
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn context(world: &World, elsewhere: Elsewhere, phase: tokio::sync::w
         check: Arc::new(move |text| load::check(&file, &text)),
         effective: {
             let store = world.store.clone();
-            Arc::new(move || config::effective(&store.snapshot().config))
+            Arc::new(move || config::effective_shown(&store.snapshot().config))
         },
         schema: Arc::new(config::schema),
         is_ready: Arc::new(move || {

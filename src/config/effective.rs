@@ -1,9 +1,11 @@
 //! The configuration in force, written as a file: every default filled in, every variable replaced.
 //!
 //! Invariant: loading the text gives the same `Config` again, from whatever folder: files are written with their full
-//! path (so that is what names a certificate then). No certificate or key is in it.
+//! path (so that is what names a certificate then). No certificate or key is in it, but the addresses of those outside
+//! who are asked or told are, with their secrets: `effective_shown` is for people.
 
 mod health;
+mod notify;
 mod rollout;
 mod routes;
 mod splits;
@@ -18,7 +20,12 @@ use super::{
     UpstreamTls, Version, durations, sizes,
 };
 
-/// TOML text for `GET /config`.
+/// TOML text for `GET /config`: without the secrets that addresses have in them.
+pub fn effective_shown(config: &Config) -> String {
+    effective(&notify::masked(config))
+}
+
+/// TOML text from which the same configuration can be loaded again.
 pub fn effective(config: &Config) -> String {
     let mut root = Table::new();
     root.insert("workers".into(), integer(config.workers));
@@ -33,6 +40,9 @@ pub fn effective(config: &Config) -> String {
     root.insert("dns".into(), dns(config));
     root.insert("admin".into(), admin(config));
     root.insert("telemetry".into(), telemetry(config));
+    if !config.notify.is_empty() {
+        root.insert("notify".into(), Value::Array(config.notify.iter().map(notify::notify).collect()));
+    }
     // Only strings, numbers, booleans, lists and tables with string keys are in it: nothing toml could refuse.
     toml::to_string_pretty(&root).unwrap_or_default()
 }

@@ -26,6 +26,7 @@ mod suggest;
 mod tree;
 mod trust;
 mod types;
+mod web_url;
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,8 @@ mod tests;
 mod tests_health;
 #[cfg(test)]
 mod tests_names;
+#[cfg(test)]
+mod tests_notify;
 #[cfg(test)]
 mod tests_rollout;
 #[cfg(test)]
@@ -42,10 +45,11 @@ mod tests_secure;
 #[cfg(test)]
 mod tests_splits;
 
-pub use effective::effective;
+pub use effective::{effective, effective_shown};
 pub use error::{Code, Diagnostic, Place, Position, Report, Severity, Source};
 pub use load::{Env, Loaded, check_text, find, load, read_digest, state_dir};
 pub use render::Format;
 pub use schema::schema;
 pub use secure::*;
 pub use types::*;
+pub use web_url::{BadWebUrl, WebUrl};

@@ -203,7 +203,6 @@ fn what_is_not_built_yet_is_named_with_its_full_key() {
         (and("[admin]\ntokens = []"), "admin.tokens"),
         (and("[telemetry.metrics]\nnative_histograms = false"), "telemetry.metrics"),
         (and("[telemetry.traces]\nendpoint = \"x\""), "telemetry.traces"),
-        (and("[[notify]]\nurl = \"x\""), "notify"),
         (and("[fleet]\nname = \"x\""), "fleet"),
     ] {
         let report = check(&text).report;
@@ -388,7 +387,10 @@ fn every_example_loads_without_a_complaint() {
         names.push(path.file_stem().unwrap().to_string_lossy().into_owned());
     }
     names.sort();
-    assert_eq!(names, ["ab", "blue-green", "canary", "minimal", "names", "rescue", "rolling", "routes", "systemd"]);
+    assert_eq!(
+        names,
+        ["ab", "blue-green", "canary", "minimal", "names", "notify", "rescue", "rolling", "routes", "systemd"]
+    );
 }
 
 #[test]
@@ -721,7 +723,7 @@ proptest! {
         cut in 0..12_usize,
         put in prop::sample::select(vec![
             "", "-", "\"", "[", "]", "{", "}", "=", "\n", ".", "${", "${X}", "1e9", "nan", "true", "\u{1f600}", "\0",
-            "[[routes]]\n", "weight", "'''", "9999999999999999999999", "\"\"", "[]", "{}", "x.y", "#", "0s",
+            "[[routes]]\n", "[[notify]]\n", "weight", "'''", "9999999999999999999999", "\"\"", "[]", "{}", "x.y", "#", "0s",
         ]),
     ) {
         let mut text: Vec<char> = FULL.chars().collect();
@@ -737,6 +739,7 @@ proptest! {
             "workers", "watch", "shutdown.delay", "listeners.web.bind", "listeners.web.limits", "routes", "defaults",
             "splits", "splits.shop.versions", "splits.shop.versions.v1.weight", "splits.shop.versions.v1.endpoints",
             "splits.shop.stable", "admin.bind", "admin.hosts", "telemetry.log.sample", "include", "admin",
+            "notify",
         ]),
         value in prop::sample::select(vec![
             "1", "-1", "1.5", "inf", "\"\"", "\"x\"", "[]", "{}", "[[]]", "[{}]", "[1, \"a\"]", "true", "1979-05-27",

@@ -4,7 +4,6 @@
 //! little is read, and no verdict hangs on it (but gRPC's, whose answer it is); what failed for want of our own means
 //! is told apart from what the endpoint did.
 
-use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -18,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use super::grpc;
 use crate::config::{GrpcCheck, HealthCheck, HealthKind, HttpCheck, Protocol};
 use crate::model::Address;
+use crate::net::fetch::{drive, in_words};
 use crate::net::upstream::{self, DialError, HEAD_LIMIT, Settings, Speaks, Stream};
 
 const AGENT: HeaderValue = HeaderValue::from_static("weir-health");
@@ -174,18 +174,6 @@ async fn over_http1(stream: Stream, request: Request<Empty<Bytes>>) -> Result<u1
     drive(connection, exchange).await
 }
 
-/// hyper's own words say what happened to hyper.
-fn in_words(error: &hyper::Error) -> String {
-    match () {
-        () if error.is_parse_too_large() => "the answer's head is too large".to_owned(),
-        () if error.is_parse() => "the answer is not valid HTTP".to_owned(),
-        () if error.is_incomplete_message() || error.is_canceled() || error.is_closed() => {
-            "the connection was closed before an answer".to_owned()
-        }
-        () => std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string),
-    }
-}
-
 async fn read_some(answer: Response<Incoming>) {
     let (mut body, mut left) = (answer.into_body(), BODY);
     while let Some(Ok(frame)) = body.frame().await {
@@ -249,16 +237,4 @@ fn status_ok(fields: &HeaderMap) -> Result<(), Probed> {
         Some(Ok(status)) => Err(Probed::Failed(format!("grpc-status {status}"))),
         Some(Err(_)) | None => Err(Probed::failed("no grpc-status")),
     }
-}
-
-/// Runs a connection for as long as an exchange over it takes, and drops it.
-async fn drive<T>(connection: impl Future, exchange: impl Future<Output = T>) -> T {
-    let mut exchange = pin!(exchange);
-    tokio::select! {
-        biased;
-        answer = &mut exchange => return answer,
-        _ = connection => {}
-    }
-    // It has ended, perhaps right behind the answer.
-    exchange.await
 }

@@ -138,6 +138,7 @@ fn base(root: &Path) -> Config {
         dns: crate::config::Dns::default(),
         admin: config::Admin { bind: ([127, 0, 0, 1], 9901).into(), hosts: vec![], state_dir: root.join("state") },
         telemetry: config::Telemetry { bind: None, log },
+        notify: Vec::new(),
     }
 }
 

@@ -109,6 +109,7 @@ fn running(watch: bool) -> Arc<config::Config> {
             bind: None,
             log: config::Log { level, format: config::LogFormat::Json, access: false, sample: 1.0 },
         },
+        notify: Vec::new(),
     })
 }
 

@@ -4,13 +4,14 @@
 
 use std::time::Duration;
 
-use super::checks::{Answer, Checking, Outcome};
+use super::checks::{Checking, Outcome};
 use super::effect::{Effect, Notice, Order, Tone};
 use super::endings::actor_of;
 use super::machine::{End, Machine, Phase, Why};
 use super::plan::Judging;
 use super::share::{WHOLE, percent};
 use crate::analysis::Verdict;
+use crate::checks::Answer;
 use crate::config::{CheckAt, OnInconclusive};
 use crate::model::{Actor, CheckName, Source};
 

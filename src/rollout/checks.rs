@@ -9,18 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
 use super::plan::Asked;
+use crate::checks::Answer;
 use crate::config::CheckAt;
 use crate::model::CheckName;
-
-/// What a check said, in words people understand ("0.7, at most 0.5").
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    Pass(String),
-    Fail(String),
-    Wait(String),
-    /// It could not be asked.
-    Error(String),
-}
 
 /// What comes of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

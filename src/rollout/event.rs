@@ -1,8 +1,8 @@
 //! What a rollout is told.
 
-use super::checks::Answer;
 use super::command::Command;
 use crate::analysis::{Part, Verdict};
+use crate::checks::Answer;
 use crate::model::{Actor, CheckName, VersionName};
 
 #[derive(Clone, Debug, PartialEq)]

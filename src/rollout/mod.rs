@@ -45,8 +45,8 @@ mod status;
 mod testing;
 mod view;
 
+pub use crate::checks::Answer;
 pub use accounts::{Counters, Receipt, Sheet, WentBack};
-pub use checks::Answer;
 pub use clock::{LONGEST_LOOK, Moment};
 pub use command::{Command, Refusal, What};
 pub use controller::Controller;

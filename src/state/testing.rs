@@ -49,6 +49,7 @@ pub(super) fn config(dir: &Path, splits: Vec<Split>) -> Arc<Config> {
             bind: None,
             log: Log { level: Level::Info, format: LogFormat::Json, access: false, sample: 0.0 },
         },
+        notify: Vec::new(),
     })
 }
 

@@ -123,6 +123,7 @@ mod tests {
                     sample: 1.0,
                 },
             },
+            notify: Vec::new(),
         }
     }
 

@@ -57,6 +57,19 @@ pub fn server_name(tls: &UpstreamTls, endpoint: &Address, host: Option<&str>) ->
     Some(tls.server_name.clone().or_else(named).unwrap_or_else(ip))
 }
 
+/// What servers outside are asked with, which the system's authorities vouch for; made once. Offers HTTP/1.1 alone.
+///
+/// # Errors
+/// No authorities in the system.
+pub fn web_client() -> Result<Arc<ClientConfig>, TlsError> {
+    static CLIENT: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    if let Some(client) = CLIENT.get() {
+        return Ok(client.clone());
+    }
+    let client = client_config(&UpstreamTls { ca: None, server_name: None, client: None }, Protocol::Http1)?;
+    Ok(CLIENT.get_or_init(|| client).clone())
+}
+
 /// Read when they are first asked for, and then kept: a third of a megabyte of files.
 fn system_roots() -> Result<Arc<RootCertStore>, TlsError> {
     static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();

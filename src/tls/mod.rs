@@ -18,7 +18,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use client::{client_config, server_name};
+pub use client::{client_config, server_name, web_client};
 pub use error::TlsError;
 pub use expiry::{Expiring, ExpiryWatch};
 pub use resumption::Shared;

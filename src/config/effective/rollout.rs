@@ -53,12 +53,12 @@ fn check(c: &Check) -> Value {
     let mut entries = vec![("name", text(c.name.as_str())), ("at", text(c.at.as_str()))];
     match &c.ask {
         CheckKind::Prometheus { url, query, min, max } => {
-            entries.push(("prometheus", table([("url", text(url)), ("query", text(query))])));
+            entries.push(("prometheus", table([("url", text(&url.whole())), ("query", text(query))])));
             entries.extend(min.map(|min| ("min", Value::Float(min))));
             entries.extend(max.map(|max| ("max", Value::Float(max))));
         }
         CheckKind::Webhook { url, timeout } => {
-            entries.push(("webhook", table([("url", text(url)), ("timeout", time(*timeout))])));
+            entries.push(("webhook", table([("url", text(&url.whole())), ("timeout", time(*timeout))])));
         }
         CheckKind::Command(words) => entries.push(("command", texts(words))),
     }

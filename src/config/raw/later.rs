@@ -1,5 +1,5 @@
-//! Whole sections that are reserved: flags, tokens, metrics' extras, traces, notifications, fleet. The schema knows
-//! them, so that they are refused with `not-yet` and not as a typing mistake.
+//! Whole sections that are reserved: flags, tokens, metrics' extras, traces, fleet. The schema knows them, so that
+//! they are refused with `not-yet` and not as a typing mistake.
 
 use indexmap::IndexMap;
 use schemars::JsonSchema;
@@ -61,22 +61,6 @@ pub struct RawTraces {
     pub endpoint: String,
     #[schemars(range(min = 0, max = 1))]
     pub sample_ratio: Option<f64>,
-}
-
-/// Who is told what happens.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RawNotify {
-    pub url: String,
-    pub format: RawNotifyFormat,
-    pub on: Vec<String>,
-}
-
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RawNotifyFormat {
-    Slack,
-    Json,
 }
 
 /// Several weirs that act as one.

@@ -6,6 +6,7 @@
 
 mod later;
 mod listeners;
+mod notify;
 mod rollout;
 mod routes;
 mod splits;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use later::*;
 pub use listeners::*;
+pub use notify::*;
 pub use rollout::*;
 pub use routes::*;
 pub use splits::*;
@@ -53,7 +55,6 @@ pub struct RawConfig {
     /// Metrics, logs and traces.
     pub telemetry: RawTelemetry,
     /// Who is told what happens.
-    #[schemars(extend("x-weir-not-yet" = true))]
     pub notify: Vec<RawNotify>,
     /// Several weirs that act as one.
     #[schemars(extend("x-weir-not-yet" = true))]

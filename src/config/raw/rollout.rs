@@ -190,7 +190,7 @@ pub enum RawCheckAt {
 pub struct RawPrometheus {
     #[schemars(required)]
     pub url: Option<String>,
-    /// `{to}`, `{stable}` and `{split}` stand for their names.
+    /// `{to}`, `{stable}`, `{split}`, `{step}` and `{weight}` stand for what they say.
     #[schemars(required)]
     pub query: Option<String>,
 }

@@ -13,6 +13,7 @@ mod health;
 mod listeners;
 mod matches;
 mod network;
+mod notify;
 mod process;
 pub use process::state_dir;
 mod rate_limits;
@@ -26,6 +27,7 @@ mod splits;
 mod sticky;
 mod trust;
 mod upstream;
+mod web;
 
 use std::path::Path as FsPath;
 use std::time::SystemTime;
@@ -70,6 +72,7 @@ pub fn resolve(
     let splits = splits::splits(&raw, admin.as_ref().map(|a| a.bind), &mut cx);
     let routes = routes::routes(&raw, &mut cx);
     listeners::unique_addresses(&listeners, &raw, admin.as_ref(), telemetry.as_ref(), &mut cx);
+    let notify = notify::notify(&raw.notify, &mut cx);
     if cx.unread {
         return None;
     }
@@ -83,6 +86,7 @@ pub fn resolve(
         dns: process::dns(&raw.dns, folder, &mut cx),
         admin: admin?,
         telemetry: telemetry?,
+        notify,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Context;
+use super::{Context, web};
 use crate::config::error::Code;
 use crate::config::path::Path;
 use crate::config::raw::{RawCheck, RawCheckAt, RawPrometheus, RawWebhook};
@@ -119,7 +119,7 @@ fn prometheus(raw: &RawPrometheus, check: &RawCheck, path: &Path, cx: &mut Conte
         let help = "write a query that gives one number, for example \"rate(failed_total[1m])\"";
         cx.tell(Code::OutOfRange, &place.key("query"), "the query is empty".into(), "asks nothing", help);
     }
-    let url = url(raw.url.as_ref()?, &place.key("url"), cx)?;
+    let url = web::url(raw.url.as_ref()?, &place.key("url"), cx)?;
     Some(CheckKind::Prometheus { url, query: query.clone(), min: check.min, max: check.max })
 }
 
@@ -129,7 +129,7 @@ fn webhook(raw: &RawWebhook, path: &Path, cx: &mut Context<'_>) -> Option<CheckK
         let message = format!("{} gets no time to answer", path.words());
         cx.tell(Code::OutOfRange, &path.key("timeout"), message, "not \"no limit\" here", "write for example \"5s\"");
     }
-    Some(CheckKind::Webhook { url: url(raw.url.as_ref()?, &path.key("url"), cx)?, timeout })
+    Some(CheckKind::Webhook { url: web::url(raw.url.as_ref()?, &path.key("url"), cx)?, timeout })
 }
 
 fn command(words: &[String], path: &Path, cx: &mut Context<'_>) -> Option<CheckKind> {
@@ -141,14 +141,4 @@ fn command(words: &[String], path: &Path, cx: &mut Context<'_>) -> Option<CheckK
         return None;
     }
     Some(CheckKind::Command(words.to_vec()))
-}
-
-fn url(text: &str, path: &Path, cx: &mut Context<'_>) -> Option<String> {
-    let is_web = |uri: &http::Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some();
-    if text.parse().is_ok_and(|uri| is_web(&uri)) {
-        return Some(text.to_owned());
-    }
-    let message = format!("{text:?} is not the address of a web server");
-    cx.tell(Code::BadAddress, path, message, "not a URL", "write for example \"https://ci.example.com/gate\"");
-    None
 }

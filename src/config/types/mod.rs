@@ -5,6 +5,7 @@
 
 mod health;
 mod listeners;
+mod notify;
 mod rollout;
 mod routes;
 mod splits;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 pub use self::health::*;
 pub use self::listeners::*;
+pub use self::notify::*;
 pub use self::rollout::*;
 pub use self::routes::*;
 pub use self::splits::*;
@@ -36,6 +38,8 @@ pub struct Config {
     pub dns: Dns,
     pub admin: Admin,
     pub telemetry: Telemetry,
+    /// In file order.
+    pub notify: Vec<Notify>,
 }
 
 /// How the process goes down.

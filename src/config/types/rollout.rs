@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::Sticky;
+use crate::config::WebUrl;
 use crate::model::{CheckName, VersionName};
 
 /// `[splits.NAME.rollout]`.
@@ -114,13 +115,13 @@ pub enum CheckAt {
 pub enum CheckKind {
     /// At least one of `min` and `max` is given, and `min` is not above `max`.
     Prometheus {
-        url: String,
+        url: WebUrl,
         query: String,
         min: Option<f64>,
         max: Option<f64>,
     },
     Webhook {
-        url: String,
+        url: WebUrl,
         timeout: Duration,
     },
     /// At least the program.

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::start::World;
-use crate::rollout::{Answer, Controller, Ports};
+use crate::notices::Notices;
+use crate::rollout::{Controller, Ports};
 
-/// See the file's head. `World::desk` is served by it from then on.
-pub(super) fn controller(world: &mut World) -> Option<Controller> {
+/// See the file's head. `World::desk` is served by it from then on; the second call gives nothing.
+pub(super) fn controller(world: &mut World, notices: Notices) -> Option<Controller> {
     let (asked, board) = world.asked.take()?;
     let (history, rate) = (world.flusher.windows(), world.flusher.windows());
     let ports = Ports {
@@ -14,8 +15,7 @@ pub(super) fn controller(world: &mut World) -> Option<Controller> {
         cells: world.cells.clone(),
         history: Arc::new(move |split, version| history.history(split, version)),
         per_second: Arc::new(move |split| rate.rate(split)),
-        ask: Arc::new(|_, _| Box::pin(async { Answer::Error("checks are not built yet".into()) })),
-        tell: Arc::new(|_| ()),
+        notices,
     };
     Some(Controller::new(ports, asked, board))
 }

@@ -14,10 +14,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::{broadcast::error::RecvError, mpsc};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 
 use super::archive::{Archive, Filed};
-use super::checks::Answer;
 use super::clock::Clock;
 use super::desk::{Ask, Board};
 use super::document::Document;
@@ -26,6 +25,7 @@ use super::event::Event;
 use super::ports::Ports;
 use super::run::Run;
 use super::view::View;
+use crate::checks::Finding;
 use crate::model::{CheckName, Instant, SplitName};
 use crate::state::{ChangeEvent, SplitState, Store};
 
@@ -47,6 +47,8 @@ pub struct Controller {
     events: Receiver<ChangeEvent>,
     answers: mpsc::UnboundedReceiver<Answered>,
     pub(super) answer: mpsc::UnboundedSender<Answered>,
+    /// Checks that are being asked; with the controller they end.
+    pub(super) asking: JoinSet<()>,
     /// Orders of ours; what they changed is no news. By id.
     pub(super) own: HashSet<String>,
     pub(super) clock: Clock,
@@ -61,7 +63,7 @@ pub(super) struct Answered {
     pub(super) split: SplitName,
     pub(super) check: CheckName,
     pub(super) question: u64,
-    pub(super) answer: Answer,
+    pub(super) finding: Finding,
 }
 
 impl std::fmt::Debug for Controller {
@@ -87,6 +89,7 @@ impl Controller {
             events,
             answers,
             answer,
+            asking: JoinSet::new(),
             own: HashSet::new(),
             clock: Clock::new(),
             shown: now,
@@ -108,6 +111,7 @@ impl Controller {
                 event = self.events.recv() => self.heard(event).await,
                 Some(answered) = self.answers.recv() => self.answered(answered).await,
                 Some(ask) = self.asked.recv() => self.ask(ask).await,
+                Some(_) = self.asking.join_next() => {}
                 _ = ticks.tick(), if !is_idle => self.tick().await,
             }
         }
@@ -130,8 +134,10 @@ impl Controller {
     }
 
     async fn answered(&mut self, answered: Answered) {
-        let Answered { rollout, split, check, question, answer } = answered;
-        if self.runs.get(&split).is_some_and(|run| run.machine.id().0 == rollout) {
+        let Answered { rollout, split, check, question, finding } = answered;
+        if let Some(run) = self.runs.get_mut(&split).filter(|run| run.machine.id().0 == rollout) {
+            let answer = finding.answer.clone();
+            run.heard(&check, finding);
             self.advance(&split, Event::Answered { check, question, answer }).await;
         }
     }

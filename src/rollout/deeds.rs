@@ -4,17 +4,18 @@
 //! when nothing has changed.
 
 use std::collections::VecDeque;
+use std::time::SystemTime;
 
 use tokio::task::spawn_blocking;
 
-use super::checks::Answer;
 use super::controller::{Answered, Controller};
 use super::effect::{Effect, Order as Deed};
 use super::event::Event;
-use super::ports::{Question, Told};
 use super::share::Share;
+use crate::checks::{self, Answer, Finding, Question};
 use crate::config::CheckAt;
 use crate::model::{Actor, CheckName, Instant, Revision, Source, SplitName};
+use crate::notices::Notice;
 use crate::state::{Applied, ApplyError, Change, Order, RolloutMark};
 
 impl Controller {
@@ -38,8 +39,15 @@ impl Controller {
         let (change, by, source, reason) = match deed {
             Deed::Notify { notice, text } => {
                 let rollout = self.runs.get(name).map(|run| run.machine.id().0.clone()).unwrap_or_default();
-                let key = format!("{rollout}/{seq}");
-                (self.ports.tell)(Told { notice, split, rollout, text, key });
+                self.ports.notices.send(Notice {
+                    event: notice.as_str().to_owned(),
+                    split: Some(split),
+                    text,
+                    // The same when it is told again after a crash.
+                    key: format!("{rollout}/{seq}"),
+                    rollout: Some(rollout),
+                    at: SystemTime::now(),
+                });
                 return events.push_back(Event::Done { seq });
             }
             Deed::Receipt { .. } => {
@@ -164,14 +172,19 @@ impl Controller {
             weight_percent: run.machine.at_step().and_then(|step| plan.percent(step)).unwrap_or_default(),
             endpoints: version.map(|v| v.endpoints.iter().map(|e| e.target.to_string()).collect()).unwrap_or_default(),
         };
-        let (ask, answers, split) = (self.ports.ask.clone(), self.answer.clone(), name.clone());
-        tokio::spawn(async move {
-            let answer = match found {
-                Some(found) => ask(found, asked).await,
-                None => Answer::Error("the file has no such check any more".into()),
+        let (answers, split) = (self.answer.clone(), name.clone());
+        let lost = || Finding {
+            answer: Answer::Error("the file has no such check any more".into()),
+            value: None,
+            output: None,
+        };
+        self.asking.spawn(async move {
+            let finding = match found {
+                Some(found) => checks::look(&found, &asked).await,
+                None => lost(),
             };
             // Nobody to hear it: the process ends.
-            let _ = answers.send(Answered { rollout, split, check, question, answer });
+            let _ = answers.send(Answered { rollout, split, check, question, finding });
         });
     }
 }

@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 
 use super::archive::Filed;
 use super::books::Books;
-use super::checks::Answer;
 use super::clock::Moment;
 use super::document::Document;
 use super::effect::{Effect, Tone};
@@ -21,6 +20,7 @@ use super::saved::Saved;
 use super::status::{Readiness, Target, rollback_ready};
 use super::view::{CheckView, StepView, View};
 use crate::analysis::History;
+use crate::checks::Finding;
 use crate::config;
 use crate::model::{Actor, CheckName, Instant, Revision, VersionName};
 use crate::pool::EndpointState;
@@ -48,7 +48,7 @@ pub(super) struct Run {
     /// The receipt's order, while requests are on their way.
     pub(super) closing: Option<(u64, Instant)>,
     counted: Instant,
-    answers: HashMap<CheckName, Answer>,
+    findings: HashMap<CheckName, Finding>,
     pub(super) is_persisted: bool,
 }
 
@@ -137,18 +137,21 @@ impl Run {
             held: Vec::new(),
             closing: None,
             counted: now,
-            answers: HashMap::new(),
+            findings: HashMap::new(),
             is_persisted: false,
         }
     }
 
+    /// A check has answered.
+    pub(super) fn heard(&mut self, check: &CheckName, finding: Finding) {
+        let (verdict, said) = (finding.answer.as_str(), finding.answer.text());
+        let output = finding.output.as_deref().map(|output| format!("\n{output}")).unwrap_or_default();
+        self.books.note("check", format!("{check}: {verdict}: {said}{output}"));
+        self.findings.insert(check.clone(), finding);
+    }
+
     /// The one way on.
     pub(super) fn step(&mut self, event: Event, moment: Moment) -> Vec<Effect> {
-        if let Event::Answered { check, answer, .. } = &event {
-            self.answers.insert(check.clone(), answer.clone());
-            let (verdict, said) = word(answer);
-            self.books.note("check", format!("{check}: {verdict}: {said}"));
-        }
         let (machine, effects) = self.machine.clone().step(event, moment);
         self.machine = machine;
         self.log(&effects);
@@ -265,28 +268,16 @@ impl Run {
 
     fn checks(&self) -> Vec<CheckView> {
         let one = |(asked, checking): (&super::Asked, &super::checks::Checking)| {
-            let answer = self.answers.get(&asked.name);
-            let said = answer.map_or_else(|| checking.said_last(), |answer| Some(word(answer).1.to_owned()));
+            let finding = self.findings.get(&asked.name);
             CheckView {
                 name: asked.name.clone(),
                 at: asked.at,
-                verdict: answer.map(|answer| word(answer).0),
-                // "0.7, at most 0.5": the number comes first.
-                value: said.as_deref().and_then(|said| said.split(',').next()?.trim().parse().ok()),
-                said,
+                verdict: finding.map(|finding| finding.answer.as_str()),
+                value: finding.and_then(|finding| finding.value),
+                said: finding.map_or_else(|| checking.said_last(), |finding| Some(finding.answer.text().to_owned())),
             }
         };
         self.machine.checks_seen().map(one).collect()
-    }
-}
-
-/// As in the API.
-pub(super) fn word(answer: &Answer) -> (&'static str, &str) {
-    match answer {
-        Answer::Pass(said) => ("pass", said),
-        Answer::Fail(said) => ("fail", said),
-        Answer::Wait(said) => ("wait", said),
-        Answer::Error(said) => ("error", said),
     }
 }
 

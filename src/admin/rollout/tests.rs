@@ -65,7 +65,8 @@ fn judgment() -> Judgment {
 }
 
 fn written() -> config::Rollout {
-    let ask = CheckKind::Prometheus { url: "http://p:9090".into(), query: "up".into(), min: None, max: Some(0.5) };
+    let url = crate::config::WebUrl::parse("http://p:9090").unwrap();
+    let ask = CheckKind::Prometheus { url, query: "up".into(), min: None, max: Some(0.5) };
     let name = CheckName::new("orders").unwrap();
     config::Rollout {
         to: None,

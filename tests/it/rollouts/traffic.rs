@@ -118,10 +118,6 @@ impl Visitors {
         this
     }
 
-    pub(super) fn at_rate(&self, rate: u64) {
-        self.rate.store(rate, Ordering::Relaxed);
-    }
-
     /// Until so many more are answered.
     pub(super) fn wait_for(&self, more: usize) {
         let before = self.answered.load(Ordering::Relaxed);

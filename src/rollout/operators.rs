@@ -89,7 +89,7 @@ impl Controller {
         let chosen = (start.to.as_ref(), start.steps.as_deref());
         let plan = Plan::new(config, rollout, (&split.stable, &split.weights), chosen)?;
         let begin = Begin {
-            history: (self.ports.history)(&split.name, &split.stable),
+            history: self.ports.windows.history(&split.name, &split.stable),
             plan,
             analysis: rollout.analysis.as_ref(),
             by: start.by.clone(),

@@ -15,7 +15,9 @@ mod gauges;
 mod going;
 mod load;
 mod ready_line;
+mod simulate;
 mod start;
+mod thin;
 mod upgrade;
 
 use std::net::SocketAddr;
@@ -34,6 +36,7 @@ use crate::telemetry::panics;
 
 pub use check::check;
 pub use control::Ended;
+pub use simulate::simulate;
 
 /// What to run.
 #[derive(Clone, Debug)]

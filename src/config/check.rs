@@ -15,8 +15,7 @@ pub fn check(root: &mut Node, report: &mut Report) {
     Walk { report, ahead: &[] }.value(root, Shape::root(), &Path::root());
 }
 
-/// The same, taking the named keys although they are not built yet: to test what is to come.
-#[cfg(test)]
+/// The same, taking the named keys although they are not built yet: to plan with and to test what is to come.
 pub fn check_ahead(root: &mut Node, report: &mut Report, ahead: &[&str]) {
     Walk { report, ahead }.value(root, Shape::root(), &Path::root());
 }

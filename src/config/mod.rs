@@ -44,7 +44,7 @@ mod tests_splits;
 
 pub use effective::effective;
 pub use error::{Code, Diagnostic, Place, Position, Report, Severity, Source};
-pub use load::{Env, Loaded, check_text, find, load, read_digest, state_dir};
+pub use load::{Env, Loaded, check_text, find, load, load_ahead, read_digest, state_dir};
 pub use render::Format;
 pub use schema::schema;
 pub use secure::*;

@@ -62,7 +62,8 @@ mod tests {
 
     #[test]
     fn rates_are_written_in_percent_or_plain() {
-        for (text, expected) in [("0.1%", 0.001), ("0.001", 0.001), ("5 %", 0.05), ("0", 0.0), ("100%", 1.0), ("1", 1.0)]
+        for (text, expected) in
+            [("0.1%", 0.001), ("0.001", 0.001), ("5 %", 0.05), ("0", 0.0), ("100%", 1.0), ("1", 1.0)]
         {
             assert!((rate(text).unwrap() - expected).abs() < 1e-15, "{text}");
         }

@@ -101,7 +101,11 @@ pub fn simulate(
         return Err(Failure::new(Exit::Failed, "not-yet", text).note("without it the traffic is made up; see --help"));
     }
     let Simulated { text, json } = hook(&options(common, args))?;
-    if printer.json { printer.body(json.as_bytes()) } else { printer.data(&text) };
+    if printer.json {
+        printer.body(json.as_bytes())
+    } else {
+        printer.data(&text)
+    };
     Ok(())
 }
 

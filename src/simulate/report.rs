@@ -2,6 +2,8 @@
 //!
 //! Invariant: every run is counted in exactly one of the ends.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::figures::{mean, ninth_decile};
@@ -47,7 +49,8 @@ pub struct StepReport {
     pub for_seconds: f64,
     /// Canary requests from the rollout's start to the step's end, if every step takes its time and no more.
     pub canary_requests: u64,
-    /// Those that the proof asked for at this step takes on average; `None`: it proves nothing, or no number is enough.
+    /// Those that the proof about errors asked for at this step takes on average; `None`: it proves nothing, or no number
+    /// is enough. The proofs about latency may take more: see `lacked`.
     pub needed: Option<u64>,
     /// How long the step would have to be for it, the ones before having waited for theirs.
     pub takes_seconds: Option<f64>,
@@ -59,6 +62,8 @@ pub struct StepReport {
     pub passed: u32,
     /// How long these took.
     pub mean_seconds: Option<f64>,
+    /// The proof that was furthest from its limit when the time was over, of how many runs.
+    pub lacked: BTreeMap<&'static str, u32>,
 }
 
 /// How the runs ended.
@@ -184,9 +189,18 @@ fn steps(setup: &Prepared, runs: &[Run]) -> Vec<StepReport> {
             in_time: took.iter().filter(|&&took| took <= hold + 1.0).count() as u32,
             passed: took.len() as u32,
             mean_seconds: mean(&took),
+            lacked: lacked(runs, i),
         });
     }
     reports
+}
+
+fn lacked(runs: &[Run], step: usize) -> BTreeMap<&'static str, u32> {
+    let mut lacked = BTreeMap::new();
+    for name in runs.iter().filter_map(|run| *run.lacked.get(step)?) {
+        *lacked.entry(name).or_default() += 1;
+    }
+    lacked
 }
 
 fn seconds(micros: u64) -> f64 {

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::setup::Prepared;
 use super::traffic::{Request, Stream};
-use crate::analysis::{BIN, BUCKETS, BinCounts, Buckets, Engine, Feed, Judgment, Order, Part, Side, Verdict};
+use crate::analysis::{
+    BIN, BUCKETS, BinCounts, Buckets, Direction, Engine, Feed, Judgment, Order, Part, Shown, Side, Verdict,
+};
 use crate::model::Actor;
 use crate::rollout::{self, Effect, Event, Judged, Machine, Moment, RolloutId, State};
 
@@ -23,6 +25,8 @@ pub(super) struct Run {
     pub(super) end: End,
     /// When each step began.
     pub(super) entered: Vec<u64>,
+    /// For each of them the proof that was furthest from its limit, if the step's time was over and it could not be left.
+    pub(super) lacked: Vec<Option<&'static str>>,
     pub(super) took: u64,
     /// Requests that began on the canary, and those of them that fail.
     pub(super) canary: u64,
@@ -54,8 +58,8 @@ pub(super) fn run(setup: &Prepared, seed: u64) -> Run {
     let mut world = World::new(setup, seed);
     loop {
         if let Some(end) = world.slice() {
-            let World { entered, now, canary, harmed, .. } = world;
-            return Run { end, entered, took: now, canary, harmed };
+            let World { entered, lacked, now, canary, harmed, .. } = world;
+            return Run { end, entered, lacked, took: now, canary, harmed };
         }
     }
 }
@@ -73,6 +77,7 @@ struct World<'a> {
     /// Latencies of stable's failures, not yet fed.
     failures: Buckets,
     entered: Vec<u64>,
+    lacked: Vec<Option<&'static str>>,
     canary: u64,
     harmed: u64,
 }
@@ -97,6 +102,7 @@ impl<'a> World<'a> {
             counts: Vec::new(),
             failures: [0; BUCKETS],
             entered: Vec::new(),
+            lacked: Vec::new(),
             canary: 0,
             harmed: 0,
         };
@@ -162,10 +168,14 @@ impl<'a> World<'a> {
 
     /// The machine hears what the engine says now.
     fn look(&mut self) -> Option<End> {
-        let Judgment { verdict, reason, blamed, is_split_wrong, .. } = self.engine.judge();
+        let Judgment { verdict, reason, blamed, is_split_wrong, evidence, .. } = self.engine.judge();
         let judged = |step| Judged { step, verdict, reason, blamed, is_split_wrong };
         self.hear(Event::Tick(self.machine.at_step().map(judged)));
-        match (self.machine.state(), blamed) {
+        let state = self.machine.state();
+        if let (State::Waiting, Some(lacked @ None)) = (state, self.lacked.last_mut()) {
+            *lacked = weakest_proof(&evidence);
+        }
+        match (state, blamed) {
             (State::Finished, _) => Some(End::Finished),
             (State::Failed | State::Paused, Some(part)) => Some(End::RolledBack(part)),
             (State::Failed, None) => Some(End::Thin),
@@ -192,6 +202,7 @@ impl<'a> World<'a> {
                 Effect::EnterStep(step) => {
                     self.engine.enter_step(step);
                     self.entered.push(self.now);
+                    self.lacked.push(None);
                 }
                 // There are no checks, and nobody reads along.
                 Effect::Ask { .. } | Effect::Log { .. } => {}
@@ -207,6 +218,12 @@ impl<'a> World<'a> {
         self.feed.begin_epoch(self.epoch, w, self.setup.traffic.per_second);
         self.feed.warm_up(self.now / BIN_MICROS);
     }
+}
+
+/// Of those that must all be won; the objective is only shown.
+fn weakest_proof(evidence: &[Shown]) -> Option<&'static str> {
+    let proofs = evidence.iter().filter(|shown| shown.direction == Direction::For && shown.name != "objective");
+    proofs.min_by(|a, b| a.log_e.total_cmp(&b.log_e)).map(|shown| shown.name)
 }
 
 /// Virtual time on both clocks.

@@ -8,9 +8,8 @@ use crate::config::{OnInconclusive, OnRegressed, Rollout, Split, Step, Sticky, V
 use crate::model::{SplitName, VersionName, Weight};
 
 fn split() -> Split {
-    let version = |name, weight| {
-        Version::new(VersionName::new(name).unwrap(), Weight::new(weight).unwrap(), Vec::new())
-    };
+    let version =
+        |name, weight| Version::new(VersionName::new(name).unwrap(), Weight::new(weight).unwrap(), Vec::new());
     let versions = vec![version("v1", 90), version("v2", 10)];
     Split::new(SplitName::new("shop").unwrap(), VersionName::new("v1").unwrap(), versions)
 }
@@ -97,6 +96,7 @@ fn thin_evidence_does_what_the_operator_chose() {
     };
     let hold = short(OnInconclusive::Hold);
     assert_eq!((hold.ends.waiting, hold.steps[0].began, hold.steps[0].passed), (2, 2, 0), "{:?}", hold.ends);
+    assert_eq!(hold.steps[0].lacked.values().sum::<u32>(), 2, "{:?}", hold.steps[0].lacked);
     let text = hold.text();
     assert!(text.contains("step 1 needs ") && text.contains(" at 2000/s and 5 %; its time is 1s"), "{text}");
     assert!(text.contains("for evidence when max_wait (2s) was over"), "{text}");

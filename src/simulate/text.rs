@@ -4,16 +4,27 @@ use super::figures::{count, grouped, percent, time};
 use super::report::{Ends, Report, StepReport, Until};
 use crate::config::OnRegressed;
 
-const HEADS: [&str; 9] =
-    ["STEP", "WEIGHT", "TIME", "CANARY REQUESTS", "NEEDED", "TAKES", "PASSED IN TIME", "PASSED", "TOOK"];
+const HEADS: [&str; 10] =
+    ["STEP", "WEIGHT", "TIME", "CANARY REQUESTS", "NEEDED", "TAKES", "IN TIME", "PASSED", "TOOK", "LACKED"];
 
 impl Report {
     /// A table of the steps, and what came of the runs.
     pub fn text(&self) -> String {
         let rows: Vec<Vec<String>> = self.steps.iter().enumerate().map(|(i, step)| row(i, step)).collect();
         let thin: String = (1..).zip(&self.steps).filter_map(|(number, step)| self.thin(number, step)).collect();
-        let gap = if thin.is_empty() { "" } else { "\n" };
-        format!("{}\n{}{gap}{thin}\n{}", self.head(), table(&rows), self.ends())
+        let notes = thin + self.about_latency();
+        let gap = if notes.is_empty() { "" } else { "\n" };
+        format!("{}\n{}{gap}{notes}\n{}", self.head(), table(&rows), self.ends())
+    }
+
+    /// NEEDED would mislead where it is not errors that hold a step up.
+    fn about_latency(&self) -> &'static str {
+        let is_late = self.steps.iter().any(|step| step.lacked.keys().any(|proof| *proof != "errors"));
+        if is_late {
+            "NEEDED is for the proof about errors; those about latency (p90, p99) took longer here\n"
+        } else {
+            ""
+        }
     }
 
     fn head(&self) -> String {
@@ -39,7 +50,10 @@ impl Report {
         (takes > step.for_seconds).then(|| {
             let traffic = format!("{}/s and {}", self.requests_per_second, percent(step.weight / 100.0));
             let (takes, given) = (time(takes), time(step.for_seconds));
-            format!("step {number} needs {} canary requests: {takes} at {traffic}; its time is {given}\n", grouped(needed))
+            format!(
+                "step {number} needs {} canary requests: {takes} at {traffic}; its time is {given}\n",
+                grouped(needed)
+            )
         })
     }
 
@@ -59,7 +73,8 @@ impl Report {
 
     fn end(&self, what: &str, runs: u32, more: &str) -> String {
         let share = percent(f64::from(runs) / f64::from(self.runs.max(1)));
-        let line = format!("{what:<19} {:>7} of {}  {share:>8}   {more}", grouped(runs.into()), grouped(self.runs.into()));
+        let line =
+            format!("{what:<19} {:>7} of {}  {share:>8}   {more}", grouped(runs.into()), grouped(self.runs.into()));
         format!("{}\n", line.trim_end())
     }
 
@@ -83,8 +98,7 @@ impl Report {
 fn until(until: &Until) -> String {
     let Until { mean_canary_requests, p90_canary_requests, mean_harmed, p90_harmed, mean_seconds } = *until;
     format!(
-        "until a rollback: {} canary requests on average, {} in the worst tenth or more; failed ones among them {}, {}; \
-         {} on average\n",
+        "until a rollback: {} canary requests on average (90th percentile {}), {} failed ones among them ({}), {}\n",
         count(mean_canary_requests),
         count(p90_canary_requests),
         count(mean_harmed),
@@ -109,6 +123,8 @@ fn row(i: usize, step: &StepReport) -> Vec<String> {
         of_began(step.in_time),
         of_began(step.passed),
         step.mean_seconds.map_or_else(none, time),
+        // The most frequent one.
+        step.lacked.iter().max_by_key(|(_, runs)| **runs).map_or_else(none, |(name, _)| (*name).to_owned()),
     ]
 }
 

@@ -178,7 +178,9 @@ mod tests {
         stream.set_share(250_000, 3);
         let requests: Vec<Request> = std::iter::from_fn(|| stream.begin(60_000_000)).collect();
         assert!((58_800..=61_200).contains(&requests.len()), "{}", requests.len());
-        assert!(requests.windows(2).all(|pair| pair[0].began <= pair[1].began) && requests.iter().all(|r| r.epoch == 3));
+        assert!(
+            requests.windows(2).all(|pair| pair[0].began <= pair[1].began) && requests.iter().all(|r| r.epoch == 3)
+        );
         let of = |is_canary| requests.iter().filter(move |r| r.is_canary == is_canary);
         let share = of(true).count() as f64 / requests.len() as f64;
         assert!((share - 0.25).abs() < 0.001, "{share}");

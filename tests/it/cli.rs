@@ -116,9 +116,10 @@ fn reload_tells_what_is_wrong() {
 #[test]
 fn help_version_and_schema() {
     let done = weir(&["--help"]).expect_code(0);
-    for command in
-        ["run", "check", "init", "demo", "status", "shift", "rollback", "release", "drain", "history", "reload", "simulate"]
-    {
+    for command in [
+        "run", "check", "init", "demo", "status", "shift", "rollback", "release", "drain", "history", "reload",
+        "simulate",
+    ] {
         assert!(done.stdout.contains(command), "{command} in {}", done.stdout);
     }
     assert!(weir(&["--version"]).expect_code(0).stdout.starts_with("weir 0.1"));
@@ -149,7 +150,10 @@ fn simulate_says_what_a_rollout_would_do() {
     let line = "simulate --steps 5:4s,100:1s --rps 500 --canary-errors 50% --runs 4 --seed 7";
     let done = weir(&line.split(' ').collect::<Vec<_>>()).expect_code(0);
     let said = squeezed(&done.stdout);
-    assert!(said.contains("STEP WEIGHT TIME CANARY REQUESTS NEEDED TAKES PASSED IN TIME PASSED TOOK\n1 5 % 4s 100 "), "{said}");
+    assert!(
+        said.contains("STEP WEIGHT TIME CANARY REQUESTS NEEDED TAKES IN TIME PASSED TOOK LACKED\n1 5 % 4s 100 "),
+        "{said}"
+    );
     assert!(said.contains("finished 0 of 4 0 %\nrolled back 4 of 4 100 % errors 4"), "{said}");
     assert!(said.contains("until a rollback: "), "{said}");
     let json = weir(&format!("{line} -o json").split(' ').collect::<Vec<_>>()).expect_code(0).stdout;

@@ -86,7 +86,7 @@ impl<'a> World<'a> {
     fn new(setup: &'a Prepared, seed: u64) -> Self {
         let mut stream = Stream::new(&setup.traffic, seed);
         let history = stream.history(setup.history);
-        let engine = Engine::new(setup.settings.clone(), &history, &setup.margins);
+        let engine = Engine::by_steps(setup.settings.clone(), &history, &setup.margins);
         let engine = engine.expect("settings were checked, and their own margins are shares");
         let by = Actor("simulate".into());
         let id = RolloutId("simulated".into());

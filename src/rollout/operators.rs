@@ -19,6 +19,7 @@ use super::saved::Saved;
 use super::view::View;
 use crate::config::{self, Rollout};
 use crate::model::{Actor, Instant, Source, SplitName, rfc3339_ms};
+use crate::notices::Notice;
 use crate::state::{ApplyError, ChangeEvent, Snapshot, SplitState};
 
 impl Controller {
@@ -72,12 +73,26 @@ impl Controller {
             self.runs.remove(name);
             return Err(DeskError::NotPersisted);
         }
+        self.tell_start(name);
         let mut events = VecDeque::new();
         self.follow(name, effects, &mut events).await;
         while let Some(event) = events.pop_front() {
             self.advance(name, event).await;
         }
         self.view(name).ok_or_else(|| DeskError::NoRollout(name.clone()))
+    }
+
+    fn tell_start(&self, name: &SplitName) {
+        let Some(run) = self.runs.get(name) else { return };
+        let (id, plan) = (run.machine.id().0.clone(), run.machine.plan());
+        self.ports.notices.send(Notice {
+            event: "rollout-started".into(),
+            split: Some(name.clone()),
+            text: format!("from {} to {}", plan.stable, plan.to),
+            key: format!("{id}/start"),
+            rollout: Some(id),
+            at: SystemTime::now(),
+        });
     }
 
     fn begin(&self, split: &SplitState, start: &Start) -> Result<(Run, Vec<Effect>), DeskError> {

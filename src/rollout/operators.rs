@@ -26,7 +26,12 @@ impl Controller {
     pub(super) async fn ask(&mut self, ask: Ask) {
         // Who asks must find what has happened before.
         self.catch_up().await;
+        let is_frozen = self.ports.store.is_frozen();
         let (answer, result) = match ask {
+            // A successor runs them from here on, or is about to.
+            Ask::Start { answer, .. } | Ask::Command { answer, .. } if is_frozen => {
+                (answer, Err(DeskError::Store(ApplyError::Frozen)))
+            }
             Ask::Start { split, start, answer } => {
                 let result = self.start(&split, start).await;
                 (answer, result)

@@ -21,7 +21,7 @@ impl Report {
     fn about_latency(&self) -> &'static str {
         let is_late = self.steps.iter().any(|step| step.lacked.keys().any(|proof| *proof != "errors"));
         if is_late {
-            "NEEDED is for the proof about errors; those about latency (p90, p99) took longer here\n"
+            "NEEDED is for the proof about errors; in some runs those about latency (p90, p99) took longer\n"
         } else {
             ""
         }

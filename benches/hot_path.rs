@@ -80,6 +80,7 @@ fn record(c: &mut Criterion) {
         bytes_out: 1024,
         code: 200,
         began,
+        age: latency,
         watched: Counted::No,
     };
     let mut n = 0;

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 8 | `main` | arguments in, exit code out |
 //! | 7 | [`app`] | wiring |
-//! | 6 | [`admin`], [`cli`], [`demo`] | outside voices: operators, scripts, newcomers |
+//! | 6 | [`admin`], [`cli`], [`demo`], [`simulate`] | outside voices: operators, scripts, newcomers |
 //! | 5 | [`proxy`], [`health`], [`dns`], [`rollout`], [`reload`], [`upgrade`] | workers; strangers to one another |
 //! | 4 | [`state`], [`checks`], [`notices`] | the snapshot and its one write path; those outside who are asked and told |
 //! | 3 | [`telemetry`], [`pool`], [`net`], [`tls`], [`lifecycle`] | live parts, each usable alone |
@@ -55,6 +55,7 @@ pub mod rate;
 pub mod reload;
 pub mod rollout;
 pub mod routing;
+pub mod simulate;
 pub mod state;
 pub mod telemetry;
 pub mod tls;

@@ -10,7 +10,7 @@ use weir::{app, cli, config};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let hooks = cli::Hooks { run, check: app::check, schema, demo: |options| app::demo(options.seconds) };
+    let hooks = cli::Hooks { run, check: app::check, schema, demo, simulate: app::simulate };
     cli::main_with(cli::Cli::parse(), hooks)
 }
 
@@ -22,6 +22,10 @@ fn run(options: cli::RunOptions) -> ExitCode {
         color: options.color,
         signals: true,
     })
+}
+
+fn demo(options: cli::DemoOptions) -> ExitCode {
+    app::demo(options.seconds)
 }
 
 fn schema() -> String {

@@ -37,6 +37,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("fleet", 6),
     ("cli", 6),
     ("demo", 6),
+    ("simulate", 6),
     ("app", 7),
     // Arguments and exit code only; it starts `app`.
     ("main", 8),

@@ -20,7 +20,11 @@ use super::objective::{Objective, adaptive_bound};
 use super::reason::Sums;
 use super::settings::{BadSettings, Settings};
 use super::share::SplitCheck;
+use super::tails::Tails;
 use super::verdict::{Judgment, Part, Verdict};
+
+/// The smallest margin at which shares of slow calls are compared (section 7).
+const TAIL_MARGIN: f64 = 0.001;
 
 /// Counts that cannot be; the tick was left out.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
@@ -77,6 +81,9 @@ pub(super) struct ForIt {
     rungs: Vec<usize>,
     step: usize,
     pub(super) latency: Option<Latency>,
+    /// The same proofs by steps; they stand in for those of `latency`.
+    #[serde(default)]
+    pub(super) tails: Option<Tails>,
     /// The objective is met; shown only.
     pub(super) objective: Objective,
 }
@@ -103,6 +110,18 @@ impl Engine {
         Ok(Self { settings, w: 0.0, sums: Sums::default(), against, for_it, latched: None })
     }
 
+    /// The same for a rollout that goes up by steps: the proofs of latencies are by steps too (`tails`).
+    ///
+    /// # Errors
+    /// A setting out of range.
+    pub fn by_steps(settings: Settings, history: &History, margins: &[f64]) -> Result<Self, BadSettings> {
+        let mut engine = Self::new(settings, history, margins)?;
+        let shift = engine.settings.latency.as_ref().map(|latency| latency.shift());
+        let deltas: Vec<f64> = engine.for_it.proofs.iter().map(|proof| proof.line().delta.max(TAIL_MARGIN)).collect();
+        engine.for_it.tails = shift.map(|shift| Tails::new(shift, history.buckets(), &deltas));
+        Ok(engine)
+    }
+
     /// What it was begun with.
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -121,7 +140,7 @@ impl Engine {
     pub fn settle(&mut self, w: f64, canary: &Counts, stable: &Counts) -> Result<(), BadTick> {
         check(w, canary, stable)?;
         let w = if self.against.share.has_fired() { 0.0 } else { w };
-        self.for_it.step(w, canary, stable);
+        self.for_it.step(w, canary, stable, self.settings.false_healthy);
         Ok(())
     }
 
@@ -229,22 +248,43 @@ impl ForIt {
             proofs: asked.iter().map(proof).collect(),
             step: 0,
             latency: latency.map(|latency| Latency::new(Direction::For, latency.shift(), history.buckets())),
+            tails: None,
             objective: Objective::new(Direction::For, bound),
         }
     }
 
     /// The proof that the present step asks for.
     pub(super) fn proof(&self) -> &Comparison {
-        let rung = self.rungs[self.step.min(self.rungs.len() - 1)];
-        &self.proofs[rung]
+        &self.proofs[self.rung()]
     }
 
-    fn step(&mut self, w: f64, canary: &Counts, stable: &Counts) {
+    fn rung(&self) -> usize {
+        self.rungs[self.step.min(self.rungs.len() - 1)]
+    }
+
+    /// The proofs of latencies that the present step asks for.
+    pub(super) fn slow_calls(&self) -> Vec<(&'static str, f64)> {
+        match (&self.tails, &self.latency) {
+            (Some(tails), _) => tails.proofs(self.rung()).collect(),
+            (None, Some(latency)) => latency.proofs().to_vec(),
+            (None, None) => Vec::new(),
+        }
+    }
+
+    /// Canary requests that these take on average.
+    pub(super) fn slow_calls_need(&self) -> Option<u64> {
+        self.tails.as_ref()?.needed(self.rung())
+    }
+
+    fn step(&mut self, w: f64, canary: &Counts, stable: &Counts, false_healthy: f64) {
         let (canary_tally, stable_tally) = (canary.tally(), stable.tally());
         self.proofs.iter_mut().for_each(|proof| proof.step(w, &canary_tally, &stable_tally));
         self.objective.step(w, &canary_tally, &stable_tally);
         if let Some(latency) = &mut self.latency {
             latency.step(w, &canary.buckets, &stable.buckets);
+        }
+        if let Some(tails) = &mut self.tails {
+            tails.step(w, &canary.buckets, &stable.buckets, false_healthy);
         }
     }
 
@@ -253,6 +293,7 @@ impl ForIt {
             && self.rungs.iter().all(|&rung| rung < self.proofs.len())
             && self.proofs.iter().all(Comparison::is_sound)
             && self.latency.as_ref().is_none_or(Latency::is_sound)
+            && self.tails.as_ref().is_none_or(Tails::is_sound)
             && self.objective.is_sound()
     }
 }

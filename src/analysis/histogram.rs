@@ -71,6 +71,12 @@ impl Histogram {
         (self.reading.as_ref(), is_new)
     }
 
+    /// The share of calls in bucket `from` and above, as last read.
+    pub(super) fn rate_from(&self, from: usize) -> f64 {
+        let tail: f64 = self.basis.get(from..).unwrap_or_default().iter().sum();
+        assumed_rate(&Tally { all: self.basis.iter().sum(), bad: tail })
+    }
+
     pub(super) fn learn(&mut self, stable: &Buckets) {
         for (count, &n) in self.counts.iter_mut().zip(stable) {
             *count += n as f64;

@@ -28,6 +28,11 @@ pub fn rate_interval(bad: u64, all: u64, alpha: f64) -> RateInterval {
 /// `None`: that bound is no bound, or no better than the rate itself.
 pub fn needed_requests(rate: f64, ratio: f64, delta: f64, false_healthy: f64) -> Option<u64> {
     let bound = Line { ratio, delta }.bound(rate);
+    needed_of(rate, bound, false_healthy)
+}
+
+/// The same of a bound that is known.
+pub(super) fn needed_of(rate: f64, bound: f64, false_healthy: f64) -> Option<u64> {
     if bound >= 1.0 || bound <= rate {
         return None;
     }

@@ -32,7 +32,8 @@ impl Engine {
             blamed,
             log_e: self.against.log_e(),
             evidence: self.shown(),
-            needed: needed_requests(proof.stable_rate(), ratio, delta, self.settings.false_healthy),
+            needed: needed_requests(proof.stable_rate(), ratio, delta, self.settings.false_healthy)
+                .map(|needed| needed.max(self.for_it.slow_calls_need().unwrap_or_default())),
             is_split_wrong: self.against.share.has_fired(),
         }
     }
@@ -122,7 +123,7 @@ impl Engine {
 
     /// The proof that is furthest from its limit: all must be won.
     fn weakest_proof(&self) -> (&'static str, f64) {
-        let latency = self.for_it.latency.iter().flat_map(|latency| latency.proofs());
+        let latency = self.for_it.slow_calls();
         let proofs = std::iter::once(("errors", self.for_it.proof().log_e())).chain(latency);
         proofs.reduce(|a, b| if b.1 < a.1 { b } else { a }).unwrap_or(("errors", 0.0))
     }
@@ -142,8 +143,7 @@ impl Engine {
         let limit = -self.settings.false_healthy.ln();
         let for_it = |name, log_e| Shown { name, direction: Direction::For, weight: 0.0, log_e, limit };
         shown.push(for_it("errors", self.for_it.proof().log_e()));
-        let proofs = self.for_it.latency.iter().flat_map(|latency| latency.proofs());
-        shown.extend(proofs.map(|(name, log_e)| for_it(name, log_e)));
+        shown.extend(self.for_it.slow_calls().into_iter().map(|(name, log_e)| for_it(name, log_e)));
         shown.push(for_it("objective", self.for_it.objective.log_e()));
         shown
     }

@@ -32,6 +32,7 @@ mod reason;
 mod settings;
 mod share;
 mod snapshot;
+mod tails;
 #[cfg(test)]
 mod testing;
 mod verdict;

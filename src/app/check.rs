@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::load::env;
+use super::thin;
 use crate::cli::{CheckFormat, CheckOptions, Exit};
 use crate::config::{self, Code, Config, Diagnostic, Report};
 use crate::dns;
@@ -17,8 +18,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Prints the report to stdout.
 pub fn check(options: &CheckOptions) -> ExitCode {
     let config::Loaded { config, mut report, .. } = config::load(&config::find(options.config.as_deref(), &env), &env);
-    if let Some(config) = config.filter(|config| versions(config).any(|(_, v)| v.names().next().is_some())) {
-        warn_of_names(&config, &mut report);
+    if let Some(config) = config.as_ref().filter(|c| versions(c).any(|(_, v)| v.names().next().is_some())) {
+        warn_of_names(config, &mut report);
+    }
+    if let Some(config) = &config {
+        thin::warn_of_steps(config, &mut report, options.per_second, options.errors);
     }
     if options.strict {
         report.strict();

@@ -16,21 +16,19 @@ use super::fare::Fare;
 use super::gauges::{Rollbacks, Seen, gauges, tell_expiring};
 use super::going::{Going, leave_until};
 use super::ready_line::addresses;
-use super::rollouts::controller;
 use super::start::{World, events_format, world};
 use super::upgrade::{ReportNow, Upgrades, remember, report};
-use super::{Addresses, Options, StartError};
+use super::{Addresses, Options, StartError, rollouts};
 use crate::admin;
 use crate::cli::Exit;
 use crate::config::Config;
 use crate::dns::{self, Statuses};
 use crate::health;
 use crate::lifecycle::{Blocker, Notifier, Phase, Signals};
-use crate::model::{Address, Instant, rfc3339_ms};
+use crate::model::{Address, Instant};
 use crate::net::listen::Prepared;
-use crate::notices::{self, Notice, Notices};
 use crate::proxy::{Cut, DataPlane};
-use crate::reload::{self, ReloadOutcome, ReloadResult, ReloadStatus};
+use crate::reload;
 use crate::state::Store;
 use crate::telemetry::{Flusher, events};
 use crate::tls::ExpiryWatch;
@@ -177,17 +175,12 @@ async fn serve(
     let context = Arc::new(context(&world, elsewhere.clone(), phase));
     let own_address = world.admin.as_ref().and_then(|socket| socket.local_addr().ok()).map(Address::from);
     let (mut admin, stop_admin) = serve_admin(&mut world, context);
-    let (notices, inbox) = notices::channel();
-    let controller = controller(&mut world, notices.clone());
+    let mut background = JoinSet::new();
+    rollouts::spawn(&mut world, &mut background);
     let World { config, loaded, load, store, listeners, plane, flusher, access, reloads, reloader, notifier, .. } =
         world;
     let (upgrades, names, checks, desk) = (world.upgrades, world.names, world.checks, world.desk);
-    let mut background = JoinSet::new();
     background.spawn(reloader.run());
-    let theirs = store.clone();
-    background.spawn(notices::run(inbox, move || theirs.snapshot().config.notify.clone()));
-    background.spawn(tell_rejections(reloads.status(), notices));
-    controller.into_iter().for_each(|controller| drop(background.spawn(controller.run())));
     background.spawn(health::supervise(store.clone(), checks.clone()));
     background.spawn(dns::run(store.clone(), own_address, names.clone()));
     let seen = Seen { checks, names: names.clone(), desk };
@@ -275,16 +268,6 @@ async fn first_answers(names: Statuses, config: Arc<Config>, starting: Blocker) 
     const PATIENCE: Duration = Duration::from_secs(1);
     let _ = tokio::time::timeout(PATIENCE, names.all_asked(&config)).await;
     drop(starting);
-}
-
-/// People are told of a file that was not taken.
-async fn tell_rejections(mut status: watch::Receiver<ReloadStatus>, notices: Notices) {
-    while status.changed().await.is_ok() {
-        let last = status.borrow_and_update().last.clone();
-        let Some(ReloadOutcome { result: ReloadResult::Rejected { report, .. }, at, .. }) = last else { continue };
-        let (event, key) = ("config-rejected".to_owned(), format!("config-rejected/{}", rfc3339_ms(at)));
-        notices.send(Notice { event, split: None, text: report, rollout: None, key, at });
-    }
 }
 
 /// Listens to the process before us. Only when it has told that we are the main one, the service manager listens to us.

@@ -16,7 +16,9 @@ mod going;
 mod load;
 mod ready_line;
 mod rollouts;
+mod simulate;
 mod start;
+mod thin;
 mod upgrade;
 
 use std::net::SocketAddr;
@@ -35,6 +37,7 @@ use crate::telemetry::panics;
 
 pub use check::check;
 pub use control::Ended;
+pub use simulate::simulate;
 
 /// What to run.
 #[derive(Clone, Debug)]

@@ -13,7 +13,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::durations;
 
+use super::quantity::{per_second, rate};
 use super::shares::Part;
+use super::simulate::SimulateArgs;
 pub use rollout::{
     PromoteArgs, RolloutArgs, RolloutCommand, SayArgs, StartArgs, StatusArgs as RolloutStatusArgs, StepArg,
 };
@@ -109,6 +111,11 @@ pub enum Command {
     Reload(ReloadArgs),
     /// Hand over to the binary as it is on disk now, without losing a request
     Upgrade,
+    /// Try a rollout's steps and margins on made-up traffic, in virtual time
+    ///
+    /// The analysis, the steps and the coin are those of a real rollout; nothing runs and nothing is asked. Checks pass
+    /// and approvals are given at once.
+    Simulate(SimulateArgs),
     /// JSON schema of weir.toml, for editors
     Schema,
     /// Completions for a shell, to be put where it looks for them
@@ -129,8 +136,6 @@ pub enum Command {
     Flags(Later),
     #[command(hide = true)]
     Token(Later),
-    #[command(hide = true)]
-    Simulate(Later),
     #[command(hide = true)]
     Import(Later),
 }
@@ -155,6 +160,12 @@ pub struct CheckArgs {
     /// Warnings are errors
     #[arg(long)]
     pub strict: bool,
+    /// Requests per second of each split: warns of steps of a rollout too short for their proof at that traffic
+    #[arg(long, value_name = "NUMBER", value_parser = per_second)]
+    pub rps: Option<f64>,
+    /// Share of stable's requests that fail, for the same
+    #[arg(long, value_name = "RATE", default_value = "0.1%", value_parser = rate)]
+    pub errors: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -321,7 +332,7 @@ fn file() -> impl TypedValueParser<Value = PathBuf> {
 }
 
 /// `250ms`, `10s`, `1h30m`; a bare number is an error, as in the file.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     match durations::parse(text) {
         Ok(duration) if !duration.is_zero() => Ok(duration),
         _ => Err(format!("`{text}` is not a duration; write it as in 250ms, 10s or 1h30m")),

@@ -14,11 +14,13 @@ mod exit;
 mod init;
 mod look;
 mod print;
+mod quantity;
 mod receipt;
 mod render;
 mod rollout;
 mod rollout_views;
 mod shares;
+mod simulate;
 mod table;
 mod views;
 
@@ -32,6 +34,7 @@ pub use args::{CheckFormat, Cli, Command, Common};
 use client::Client;
 pub use exit::{Exit, Failure};
 use print::Printer;
+pub use simulate::{SimulateOptions, Simulated};
 
 /// What `weir run` was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,13 +50,17 @@ pub struct RunOptions {
 }
 
 /// What `weir check` was told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CheckOptions {
     /// As named by the argument, `--config` or `$WEIR_CONFIG`; else it is looked for in `CONFIG_PLACES`.
     pub config: Option<PathBuf>,
     pub format: CheckFormat,
     /// Warnings are errors.
     pub strict: bool,
+    /// Requests per second of each split, if known.
+    pub per_second: Option<f64>,
+    /// Share of stable's requests that fail.
+    pub errors: f64,
     /// Only the exit code.
     pub quiet: bool,
     /// Diagnostics may be coloured.
@@ -75,6 +82,7 @@ pub struct Hooks {
     /// The JSON schema of the file.
     pub schema: fn() -> String,
     pub demo: fn(DemoOptions) -> ExitCode,
+    pub simulate: fn(&SimulateOptions) -> Result<Simulated, Failure>,
 }
 
 /// Carries out a command.
@@ -92,6 +100,8 @@ pub fn main_with(cli: Cli, hooks: Hooks) -> ExitCode {
             config: args.file.or_else(|| address::explicit(common).map(Path::to_owned)),
             format: args.format,
             strict: args.strict,
+            per_second: args.rps,
+            errors: args.errors,
             quiet: common.quiet,
             color: printer.paint().0,
         }),
@@ -114,6 +124,7 @@ fn local_or_remote(command: Command, common: &Common, printer: Printer, hooks: H
             printer.data(&String::from_utf8_lossy(&text));
         }
         Command::Man { dir } => man(printer, dir.as_deref())?,
+        Command::Simulate(args) => simulate::simulate(common, printer, args, hooks.simulate)?,
         command => {
             if let Some(name) = later(&command) {
                 return Err(not_yet(name));
@@ -158,7 +169,6 @@ fn later(command: &Command) -> Option<&'static str> {
         Command::Diff(_) => "diff",
         Command::Flags(_) => "flags",
         Command::Token(_) => "token",
-        Command::Simulate(_) => "simulate",
         Command::Import(_) => "import",
         _ => return None,
     })

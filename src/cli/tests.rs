@@ -15,6 +15,7 @@ const HOOKS: Hooks = Hooks {
     check: |_| ExitCode::from(101),
     schema: || "{}".to_owned(),
     demo: |_| ExitCode::from(102),
+    simulate: |options| Ok(Simulated { text: String::new(), json: format!("{options:?}") }),
 };
 
 const SHOP: &str = r#"{"name":"shop","revision":7,"state":"steady","stable":"v1","weights":{"v1":90,"v2":10},
@@ -222,6 +223,36 @@ fn run_check_and_demo_are_handed_on() {
     for (line, code) in [("run", 100), ("check x.toml --format json --strict", 101), ("demo --seconds 1", 102)] {
         let cli = Cli::parse_from(format!("weir {line}").split_whitespace());
         assert_eq!(format!("{:?}", main_with(cli, HOOKS)), format!("{:?}", ExitCode::from(code)));
+    }
+}
+
+/// How the command understood its options, by the hook's word.
+fn simulated(line: &str) -> Result<(), Failure> {
+    run("127.0.0.1:1", &format!("simulate -o json {line}"))
+}
+
+#[test]
+fn simulate_needs_nothing_running_and_hands_its_options_on() {
+    let cli = Cli::parse_from("weir simulate --rps 50 --errors 2% --steps 1:2m,50".split(' '));
+    let Command::Simulate(args) = cli.command.clone() else { panic!("not simulate") };
+    fn hook(options: &SimulateOptions) -> Result<Simulated, Failure> {
+        assert_eq!((options.per_second, options.errors, options.canary_errors), (50.0, 0.02, 0.02));
+        assert_eq!((options.config.as_deref(), options.runs, options.seed), (None, 200, 1));
+        assert_eq!((options.latency.as_millis(), options.spread, options.canary_slower), (20, 8.0, 1.0));
+        assert_eq!(options.steps.as_ref().unwrap().len(), 2);
+        Err(Failure::usage("seen"))
+    }
+    let printer = Printer::new(&cli.common);
+    assert_eq!(simulate::simulate(&cli.common, printer, args, hook).unwrap_err(), Failure::usage("seen"));
+    simulated("weir.toml --split shop --canary-errors 0.5 --step-weights 1,5,100").unwrap();
+}
+
+#[test]
+fn simulate_refuses_what_it_cannot_do() {
+    assert_eq!(simulated("--recorded receipt.json").unwrap_err().code, "not-yet");
+    for bad in ["--errors 2", "--rps 0", "--steps 5,1", "--runs 0", "--latency 20", "--spread x", "--history 1000000"] {
+        let error = Cli::try_parse_from(format!("weir simulate {bad}").split(' ')).expect_err(bad);
+        assert_eq!(error.exit_code(), 2, "{bad}");
     }
 }
 

@@ -86,6 +86,33 @@ impl Version {
     }
 }
 
+impl Default for Rollout {
+    fn default() -> Self {
+        Self {
+            to: None,
+            strategy: Strategy::Canary,
+            auto_start: false,
+            steps: Strategy::Canary.steps(),
+            on_regressed: OnRegressed::Rollback,
+            on_inconclusive: OnInconclusive::Hold,
+            max_wait: Duration::from_secs(3600),
+            analysis: Some(Analysis::default()),
+            checks: Vec::new(),
+        }
+    }
+}
+
+impl Default for Analysis {
+    fn default() -> Self {
+        Self {
+            false_alarm: 0.001,
+            errors: ErrorsAllowed { ratio: 1.1, margin: 0.001, max: None },
+            latency: LatencyAllowed { slower: 0.19, max_p99: None },
+            warm_up: Duration::from_secs(10),
+        }
+    }
+}
+
 impl Default for Dns {
     fn default() -> Self {
         Self { servers: Vec::new(), hosts: "/etc/hosts".into() }

@@ -80,6 +80,8 @@ codes! {
     DeprecatedKey = "deprecated-key", Warning;
     CertificateExpiring = "certificate-expiring", Warning;
     NoComparison = "no-comparison", Warning;
+    /// A step of a rollout ends before its proof can be had.
+    ThinStep = "thin-step", Warning;
 }
 
 impl fmt::Display for Code {
@@ -222,7 +224,8 @@ impl Report {
     }
 
     /// Place of the value at a key of what was loaded, `["listeners", "web", "bind"]`; of what it stands in, if the
-    /// key is not in the file. For problems that only other rooms can find.
+    /// key is not in the file. An entry of a list goes by its number, from `"0"`. For problems that only other rooms
+    /// can find.
     pub fn locate(&self, keys: &[&str]) -> Option<Place> {
         self.tree.as_ref()?.place_of(&keys.iter().fold(Path::root(), |path, key| path.key(key)))
     }

@@ -73,6 +73,11 @@ fn problem(text: &str) -> String {
     format!("{} {}: {}", one.code, one.key.as_deref().unwrap_or_default(), one.advice().unwrap_or_default())
 }
 
+#[test]
+fn an_empty_table_is_the_default() {
+    assert_eq!(rollout(&shop("")), Rollout::default());
+}
+
 fn minutes(n: u64) -> Duration {
     Duration::from_secs(60 * n)
 }

@@ -132,6 +132,8 @@ impl Node {
         match (step, &self.kind) {
             (Step::Key(key), Kind::Table(entries)) => entries.iter().find(|(k, _)| k == key).map(|(_, n)| n),
             (Step::Index(i), Kind::Array(items)) => items.get(*i),
+            // Rooms that name places by keys alone write an entry's number.
+            (Step::Key(number), Kind::Array(items)) => items.get(number.parse::<usize>().ok()?),
             _ => None,
         }
     }

@@ -156,7 +156,7 @@ impl Controller {
                 continue;
             };
             self.retry(&name).await;
-            let per_second = (self.ports.per_second)(&name);
+            let per_second = self.ports.windows.rate(&name);
             let event = self.runs.get_mut(&name).and_then(|run| run.tick(&split, per_second, now));
             if let Some(event) = event {
                 self.advance(&name, event).await;

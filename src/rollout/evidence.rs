@@ -49,7 +49,7 @@ impl Evidence {
         now: Instant,
     ) -> Result<Self, BadSettings> {
         let settings = settings(analysis);
-        let engine = Engine::new(settings.clone(), history, &margins(plan, &settings))?;
+        let engine = Engine::by_steps(settings.clone(), history, &margins(plan, &settings))?;
         Ok(Self::with(plan, (engine, &settings), history, now))
     }
 

@@ -19,13 +19,19 @@ use super::saved::Saved;
 use super::view::View;
 use crate::config::{self, Rollout};
 use crate::model::{Actor, Instant, Source, SplitName, rfc3339_ms};
+use crate::notices::Notice;
 use crate::state::{ApplyError, ChangeEvent, Snapshot, SplitState};
 
 impl Controller {
     pub(super) async fn ask(&mut self, ask: Ask) {
         // Who asks must find what has happened before.
         self.catch_up().await;
+        let is_frozen = self.ports.store.is_frozen();
         let (answer, result) = match ask {
+            // A successor runs them from here on, or is about to.
+            Ask::Start { answer, .. } | Ask::Command { answer, .. } if is_frozen => {
+                (answer, Err(DeskError::Store(ApplyError::Frozen)))
+            }
             Ask::Start { split, start, answer } => {
                 let result = self.start(&split, start).await;
                 (answer, result)
@@ -72,12 +78,26 @@ impl Controller {
             self.runs.remove(name);
             return Err(DeskError::NotPersisted);
         }
+        self.tell_start(name);
         let mut events = VecDeque::new();
         self.follow(name, effects, &mut events).await;
         while let Some(event) = events.pop_front() {
             self.advance(name, event).await;
         }
         self.view(name).ok_or_else(|| DeskError::NoRollout(name.clone()))
+    }
+
+    fn tell_start(&self, name: &SplitName) {
+        let Some(run) = self.runs.get(name) else { return };
+        let (id, plan) = (run.machine.id().0.clone(), run.machine.plan());
+        self.ports.notices.send(Notice {
+            event: "rollout-started".into(),
+            split: Some(name.clone()),
+            text: format!("from {} to {}", plan.stable, plan.to),
+            key: format!("{id}/start"),
+            rollout: Some(id),
+            at: SystemTime::now(),
+        });
     }
 
     fn begin(&self, split: &SplitState, start: &Start) -> Result<(Run, Vec<Effect>), DeskError> {
@@ -89,7 +109,7 @@ impl Controller {
         let chosen = (start.to.as_ref(), start.steps.as_deref());
         let plan = Plan::new(config, rollout, (&split.stable, &split.weights), chosen)?;
         let begin = Begin {
-            history: (self.ports.history)(&split.name, &split.stable),
+            history: self.ports.windows.history(&split.name, &split.stable),
             plan,
             analysis: rollout.analysis.as_ref(),
             by: start.by.clone(),

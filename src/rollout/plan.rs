@@ -193,7 +193,7 @@ pub fn settings(analysis: &Analysis) -> Settings {
 }
 
 /// A step that ends before its proof can be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ThinStep {
     pub step: usize,
     /// Requests of `to`, from the rollout's start, that the proof takes on average; `None`: no number is enough.
@@ -202,6 +202,8 @@ pub struct ThinStep {
     pub expected: u64,
     /// How long the step would have to be; `None`: no time is enough.
     pub takes: Option<Duration>,
+    /// Requests per second of the whole split with which it would be long enough; `None`: no traffic is enough.
+    pub least_per_second: Option<f64>,
 }
 
 /// The steps too short for what is to be proved, at stable's rate of failures and the split's requests per second
@@ -209,8 +211,10 @@ pub struct ThinStep {
 pub fn thin_steps(steps: &[Step], settings: &Settings, rate: f64, per_second: f64) -> Vec<ThinStep> {
     let shares: Vec<f64> = steps.iter().map(|s| s.weight / 100.0).collect();
     let margins = settings.healthy_margins(&shares);
-    let (mut thin, mut before) = (Vec::new(), 0.0);
+    // Of the new version: requests before the step, and by its end how many of each one per second.
+    let (mut thin, mut before, mut by_each) = (Vec::new(), 0.0, 0.0);
     for (i, (step, margin)) in steps.iter().zip(margins).enumerate() {
+        by_each += shares[i] * step.hold.as_secs_f64();
         let per_second = per_second.max(0.0) * shares[i];
         let by_end = before + per_second * step.hold.as_secs_f64();
         let needed = needed_requests(rate, settings.errors.ratio, margin, settings.false_healthy);
@@ -218,7 +222,8 @@ pub fn thin_steps(steps: &[Step], settings: &Settings, rate: f64, per_second: f6
         if shares[i] > 0.0 && shares[i] < 1.0 && is_short {
             let takes =
                 needed.and_then(|n| Duration::try_from_secs_f64((n as f64 - before).max(0.0) / per_second).ok());
-            thin.push(ThinStep { step: i, needed, expected: by_end as u64, takes });
+            let least_per_second = needed.map(|n| n as f64 / by_each).filter(|least| least.is_finite());
+            thin.push(ThinStep { step: i, needed, expected: by_end as u64, takes, least_per_second });
         }
         before = by_end;
     }
@@ -316,6 +321,9 @@ mod tests {
         assert_eq!(thin[0].expected, 30, "10 a second, 1 %, five minutes");
         let (needed, takes) = (thin[0].needed.unwrap(), thin[0].takes.unwrap());
         assert_eq!(takes.as_secs_f64().round(), needed as f64 / 0.1);
+        let least = thin[0].least_per_second.unwrap();
+        let is_thin = |per_second| thin_steps(&steps, &settings, 0.001, per_second).iter().any(|thin| thin.step == 0);
+        assert_eq!([least * 1.001, least * 0.999].map(is_thin), [false, true], "{least}");
         assert!(thin_steps(&steps, &settings, 0.001, 0.0).iter().all(|t| t.takes.is_none()), "no traffic");
     }
 }

@@ -1,28 +1,19 @@
-//! What the controller needs of rooms it does not know.
+//! What the controller works with.
 
 use std::sync::Arc;
 
-use crate::analysis::History;
-use crate::model::{SplitName, VersionName};
 use crate::notices::Notices;
 use crate::state::Store;
-use crate::telemetry::Cells;
+use crate::telemetry::{Cells, Windows};
 
 /// See the file's head.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Ports {
     pub store: Arc<Store>,
+    /// What the workers count.
     pub cells: Arc<Cells>,
-    /// What is known of a version's requests.
-    pub history: Arc<dyn Fn(&SplitName, &VersionName) -> History + Send + Sync>,
-    /// Requests of a split per second.
-    pub per_second: Arc<dyn Fn(&SplitName) -> f64 + Send + Sync>,
+    /// What they have counted lately.
+    pub windows: Windows,
     /// Tells people.
     pub notices: Notices,
-}
-
-impl std::fmt::Debug for Ports {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ports").finish_non_exhaustive()
-    }
 }

@@ -60,8 +60,9 @@ pub struct Finish {
     pub bytes_out: u64,
     /// What the client would have got for this attempt.
     pub code: u16,
-    /// When it began.
+    /// When it began, and how long ago that is.
     pub began: Instant,
+    pub age: Duration,
     /// As the cell's `begin` and `open` said.
     pub watched: Counted,
 }
@@ -177,7 +178,7 @@ impl VersionCell {
             Counted::Open => Ended::Open,
         };
         // Not its latency, which may be that of a head or of an attempt.
-        watched.end(outcome.began, outcome.began.elapsed(), outcome.bad, how);
+        watched.end(outcome.began, outcome.age, outcome.bad, how);
     }
 
     /// Records the end of a request.
@@ -494,8 +495,8 @@ mod tests {
     fn a_finish_is_counted_everywhere_once() {
         let cell = VersionCell::default();
         let (latency, first_byte) = (Duration::from_micros(3400), Some(Duration::from_millis(1)));
-        let (code, began, watched) = (200, Instant::now(), Counted::No);
-        let first = Finish { latency, first_byte, bad: false, bytes_in: 5, bytes_out: 700, code, began, watched };
+        let (code, began, age, watched) = (200, Instant::now(), latency, Counted::No);
+        let first = Finish { latency, first_byte, bad: false, bytes_in: 5, bytes_out: 700, code, began, age, watched };
         cell.finish(&first);
         let before = cell.read();
         let latency = Duration::from_secs(999);

@@ -234,6 +234,7 @@ mod tests {
                     bytes_out: 0,
                     code,
                     began,
+                    age: latency,
                     watched,
                 });
                 requests.count(503);

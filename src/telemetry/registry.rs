@@ -215,6 +215,7 @@ mod tests {
             bytes_out: 0,
             code: 200,
             began: Instant::now(),
+            age: Duration::ZERO,
             watched: Counted::No,
         }
     }

@@ -132,7 +132,17 @@ mod tests {
     fn finish(cell: &VersionCell, began: Instant, watched: Counted, code: u16) {
         let bad = code >= 500;
         let latency = Duration::from_millis(3);
-        cell.finish(&Finish { latency, first_byte: None, bad, bytes_in: 0, bytes_out: 0, code, began, watched });
+        cell.finish(&Finish {
+            latency,
+            first_byte: None,
+            bad,
+            bytes_in: 0,
+            bytes_out: 0,
+            code,
+            began,
+            age: latency,
+            watched,
+        });
     }
 
     #[test]

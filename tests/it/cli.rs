@@ -116,9 +116,10 @@ fn reload_tells_what_is_wrong() {
 #[test]
 fn help_version_and_schema() {
     let done = weir(&["--help"]).expect_code(0);
-    for command in
-        ["run", "check", "init", "demo", "status", "shift", "rollback", "release", "drain", "history", "reload"]
-    {
+    for command in [
+        "run", "check", "init", "demo", "status", "shift", "rollback", "release", "drain", "history", "reload",
+        "simulate",
+    ] {
         assert!(done.stdout.contains(command), "{command} in {}", done.stdout);
     }
     assert!(weir(&["--version"]).expect_code(0).stdout.starts_with("weir 0.1"));
@@ -142,6 +143,44 @@ fn init_writes_a_file_that_checks_and_never_overwrites() {
     let again = init();
     assert!(again.code != Some(0) && again.stderr.contains("weir.toml"), "{again:?}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+}
+
+#[test]
+fn simulate_says_what_a_rollout_would_do() {
+    let line = "simulate --steps 5:4s,100:1s --rps 500 --canary-errors 50% --runs 4 --seed 7";
+    let done = weir(&line.split(' ').collect::<Vec<_>>()).expect_code(0);
+    let said = squeezed(&done.stdout);
+    assert!(
+        said.contains("STEP WEIGHT TIME CANARY REQUESTS NEEDED TAKES IN TIME PASSED TOOK LACKED\n1 5 % 4s 100 "),
+        "{said}"
+    );
+    assert!(said.contains("finished 0 of 4 0 %\nrolled back 4 of 4 100 % errors "), "{said}");
+    assert!(said.contains("until a rollback: "), "{said}");
+    let json = weir(&format!("{line} -o json").split(' ').collect::<Vec<_>>()).expect_code(0).stdout;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["ends"]["rolled_back"], &json["is_allowed"]), (&4.into(), &false.into()), "{json}");
+    let harmed = json["until_rollback"]["mean_harmed"].as_f64().unwrap();
+    assert!((1.0..10.0).contains(&harmed), "{json}");
+}
+
+#[test]
+fn simulate_takes_the_rollout_of_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("weir.toml");
+    let text = "[listeners.web]\nbind = \"127.0.0.1:0\"\n[[routes]]\nsplit = \"shop\"\n[splits.shop.versions]\n\
+        v1 = { weight = 90, endpoints = [\"127.0.0.1:9001\"] }\nv2 = { weight = 10, endpoints = [\"127.0.0.1:9002\"] }\n\
+        [splits.shop.rollout]\nmax_wait = \"2s\"\nsteps = [{ weight = 1, for = \"3s\" }]\n";
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let done = weir(&["simulate", file, "--split", "shop", "--runs", "2", "--rps", "20"]).expect_code(0);
+    assert!(done.stdout.contains("step 1 needs ") && done.stdout.contains("; its time is 3s"), "{}", done.stdout);
+    assert!(squeezed(&done.stdout).contains("still waiting 2 of 2 100 %"), "{}", done.stdout);
+    let done = weir(&["simulate", file, "--split", "cart"]).expect_code(1);
+    assert!(done.stderr.contains("error[unknown-split]") && done.stderr.contains("shop"), "{}", done.stderr);
+    weir(&["check", file, "--rps", "many"]).expect_code(2);
+    std::fs::write(file, text.replace("weight = 1,", "wieght = 1,")).unwrap();
+    let done = weir(&["simulate", file]).expect_code(3);
+    assert!(done.stdout.is_empty() && done.stderr.contains("wieght"), "{done:?}");
 }
 
 /// `demo`: two toy versions, load, the proxy and its page; all gone by itself.

@@ -54,6 +54,7 @@ impl Exchange {
             bytes_out: self.bytes_out,
             code: own.code,
             began: self.started,
+            age: latency,
             watched: self.watched,
         });
         // Last, and read first: who sees the request counted sees everything else of it counted.

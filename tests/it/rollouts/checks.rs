@@ -18,7 +18,8 @@ fn with_check((v1, v2): &(Actor, Actor), check: &str) -> Conf {
 }
 
 fn told(receiver: &Receiver) -> String {
-    format!("[[notify]]\nurl = \"{}\"\nformat = \"json\"", receiver.url())
+    let on = "[\"rolled-back\", \"check-failed\", \"rollout-finished\", \"approval-needed\"]";
+    format!("[[notify]]\nurl = \"{}\"\nformat = \"json\"\non = {on}", receiver.url())
 }
 
 /// What the check has answered, by a receipt.

@@ -158,6 +158,19 @@ fn slow_calls_break_the_objective() {
     assert_eq!(judgment.verdict, Verdict::Inconclusive, "{}", judgment.reason);
 }
 
+/// It is restored at the end of a long way of calls, by a thread with 2 MiB.
+#[test]
+fn an_engine_is_restored_on_little_stack() {
+    let (mut engine, counts) =
+        (Engine::new(Settings::default(), &History::default(), &[0.01, 0.001]).unwrap(), counts(500, 5));
+    engine.tick(0.1, &counts, &counts).unwrap();
+    let (text, kept) = (serde_json::to_value(engine.snapshot()).unwrap(), engine.snapshot());
+    let restore = move || Engine::restore(serde_json::from_value(text).unwrap()).unwrap().snapshot();
+    let thread = std::thread::Builder::new().stack_size(512 * 1024).spawn(restore).unwrap();
+    assert_eq!(thread.join().unwrap(), kept);
+    assert!(size_of::<Engine>() < 4096, "{}", size_of::<Engine>());
+}
+
 #[test]
 fn a_damaged_snapshot_is_refused() {
     let engine = Engine::new(Settings::default(), &History::default(), &[0.01, 0.001]).unwrap();

@@ -15,7 +15,7 @@ pub(super) struct Wager {
     evidence: Evidence,
     /// Kept until the rate or the weight changes.
     #[serde(skip)]
-    bets: Option<Bets>,
+    bets: Option<Box<Bets>>,
 }
 
 impl Wager {
@@ -27,7 +27,7 @@ impl Wager {
     pub(super) fn step(&mut self, q_s: f64, w: f64, canary: &Tally, stable: &Tally) {
         let bets = match self.bets.take().filter(|bets| bets.is_for(q_s, w)) {
             Some(bets) => bets,
-            None => Bets::new(self.direction, &self.line, q_s, w),
+            None => Box::new(Bets::new(self.direction, &self.line, q_s, w)),
         };
         let gains = bets.gains(canary, stable);
         self.evidence.step(self.direction.log_weights(), &gains, canary.all);

@@ -28,9 +28,9 @@ pub(super) struct Latency {
     stable: Histogram,
     overall: Evidence,
     tails: [Wager; LEVELS.len()],
-    /// Kept until stable is read anew or the weight changes.
+    /// Kept until stable is read anew or the weight changes. 13 kB: not on the stack of whoever reads or moves an engine.
     #[serde(skip)]
-    ranks: Option<Ranks>,
+    ranks: Option<Box<Ranks>>,
 }
 
 /// What a request in each bucket is worth, for each alternative.
@@ -68,7 +68,7 @@ impl Latency {
                 }
                 if *direction == Direction::Against && w > 0.0 && w < 1.0 {
                     let kept = ranks.take().filter(|ranks| !is_new && ranks.w == w);
-                    let kept = ranks.insert(kept.unwrap_or_else(|| Ranks::new(reading, *shift, w)));
+                    let kept = ranks.insert(kept.unwrap_or_else(|| Box::new(Ranks::new(reading, *shift, w))));
                     overall.step(&PHI_LOG_WEIGHTS, &kept.gains(canary, stable), canary_all);
                 } else {
                     *ranks = None;

@@ -3,8 +3,9 @@
 //! Visitors come at random times at a given rate, whatever became of those before them, so that answers that hang slow
 //! nobody else down (as long as there are visitors left who do not wait).
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,33 +26,48 @@ pub(super) struct Manner {
 /// A version under the test's control.
 pub(super) struct Actor {
     pub(super) origin: Origin,
-    errors: Arc<AtomicU64>,
+    manner: Arc<Mutex<Manner>>,
 }
 
 impl Actor {
     pub(super) fn new(name: &'static str, manner: Manner) -> Self {
-        let errors = Arc::new(AtomicU64::new(manner.errors));
-        let chance = errors.clone();
+        Self::acting(name, Arc::new(Mutex::new(manner)))
+    }
+
+    /// Two that behave alike at every moment, whatever either is told.
+    pub(super) fn equals(names: [&'static str; 2], manner: Manner) -> [Self; 2] {
+        let manner = Arc::new(Mutex::new(manner));
+        names.map(|name| Self::acting(name, manner.clone()))
+    }
+
+    fn acting(name: &'static str, manner: Arc<Mutex<Manner>>) -> Self {
+        let now = manner.clone();
         let origin = Origin::scripted(move |exchange| {
             exchange.body()?;
-            if manner.hangs {
-                // Until the proxy gives up.
-                exchange.wire.rest()?;
+            let Manner { errors, median, hangs } = *now.lock().unwrap();
+            if hangs {
+                // Until the proxy gives up, or the test lets go.
+                while now.lock().unwrap().hangs && !exchange.wire.is_closed_within(Duration::from_millis(20)) {}
                 return Ok(After::Close);
             }
-            if !manner.median.is_zero() {
-                std::thread::sleep(lognormal(manner.median));
+            if !median.is_zero() {
+                std::thread::sleep(lognormal(median));
             }
-            if fastrand::u64(0..1_000_000) < chance.load(Ordering::Relaxed) {
+            if fastrand::u64(0..1_000_000) < errors {
                 return exchange.answer("500 Internal Server Error", "", name.as_bytes());
             }
             exchange.ok(name)
         });
-        Self { origin, errors }
+        Self { origin, manner }
     }
 
     pub(super) fn fail(&self, parts_of_a_million: u64) {
-        self.errors.store(parts_of_a_million, Ordering::Relaxed);
+        self.manner.lock().unwrap().errors = parts_of_a_million;
+    }
+
+    /// From the next request on; those that hang are let go if it does not hang.
+    pub(super) fn behave(&self, manner: Manner) {
+        *self.manner.lock().unwrap() = manner;
     }
 }
 
@@ -76,6 +92,11 @@ pub(super) struct Visitors {
 impl Visitors {
     /// `count` of them, `rate` requests per second together.
     pub(super) fn come(weir: &Weir, count: usize, rate: u64) -> Self {
+        Self::visit(weir.web(), "/", count, rate)
+    }
+
+    /// The same for a path of the test's own.
+    pub(super) fn visit(address: SocketAddr, path: &str, count: usize, rate: u64) -> Self {
         let mut this = Self {
             stop: Arc::default(),
             answered: Arc::default(),
@@ -85,7 +106,7 @@ impl Visitors {
         };
         let visitor = |_| {
             let (stop, answered, failed) = (this.stop.clone(), this.answered.clone(), this.failed.clone());
-            let (address, rate) = (weir.web(), this.rate.clone());
+            let (path, rate) = (path.to_owned(), this.rate.clone());
             std::thread::spawn(move || {
                 let mut connection = None;
                 while !stop.load(Ordering::Relaxed) {
@@ -98,7 +119,7 @@ impl Visitors {
                         Ok(open) => open,
                         Err(_) => continue,
                     };
-                    match open.get("/") {
+                    match open.get(&path) {
                         Ok(answer) => {
                             answered.fetch_add(1, Ordering::Relaxed);
                             if answer.status() >= 500 {
@@ -116,6 +137,11 @@ impl Visitors {
         let all = (0..count).map(visitor).collect();
         this.all = all;
         this
+    }
+
+    /// From each visitor's next pause on.
+    pub(super) fn pace(&self, rate: u64) {
+        self.rate.store(rate, Ordering::Relaxed);
     }
 
     /// Until so many more are answered.

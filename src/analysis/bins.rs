@@ -9,8 +9,6 @@ use super::feed::{BinCounts, Side};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cells {
     by_epoch: BTreeMap<u64, [BinCounts; 2]>,
-    /// Stable's, by completion, that wait for the canary's of the same bin; by epoch.
-    held: BTreeMap<u64, Box<Counts>>,
 }
 
 impl Cells {
@@ -22,28 +20,6 @@ impl Cells {
         self.by_epoch
             .iter()
             .flat_map(|(&epoch, [canary, stable])| [(epoch, Side::Canary, canary), (epoch, Side::Stable, stable)])
-    }
-
-    /// Stable's good answers wait until no canary request of the bin runs.
-    pub(super) fn hold(&mut self, epoch: u64, counts: &Counts) {
-        self.held.entry(epoch).or_default().add(counts);
-    }
-
-    /// Gives what need not wait any longer: all of it where no canary request runs; where those that do hang already,
-    /// the latencies, since theirs are known as well.
-    pub(super) fn let_go(&mut self, is_hung: bool, mut give: impl FnMut(u64, &Counts)) {
-        self.held.retain(|epoch, held| {
-            let is_over = self.by_epoch.get(epoch).is_none_or(|[canary, _]| !canary.is_running());
-            if is_over {
-                give(*epoch, held);
-            } else if is_hung {
-                give(
-                    *epoch,
-                    &Counts { buckets: std::mem::replace(&mut held.buckets, [0; BUCKETS]), ..Counts::default() },
-                );
-            }
-            !is_over
-        });
     }
 }
 

@@ -116,8 +116,8 @@ impl Evidence {
             // An epoch that never gave `to` and stable a coin between them says nothing about either.
             let _ = feed.add(came.bin, came.epoch, side, &came.new);
         });
-        // The present bin is not over, and who began at the end of the last one may not have been counted yet.
-        let released = self.feed.release(watch.bin(now).saturating_sub(1));
+        // `now` is of before the reading: all that began in earlier bins has been read.
+        let released = self.feed.release(watch.bin(now));
         for portion in &released.known {
             for (sum, counts) in self.tallies.iter_mut().zip([&portion.canary, &portion.stable]) {
                 (sum.all, sum.bad) = (sum.all + counts.all, sum.bad + counts.bad);

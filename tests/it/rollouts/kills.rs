@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use self::witness::{Witness, at_of, total};
-use super::traffic::{Actor, Manner, Visitors, conf, ended, rollout};
+use super::traffic::{Actor, Manner, Visitors, conf, ended};
 use crate::support::{Admin, Instant, LIMIT, Weir, free_address, tell, times, wait_until};
 
 /// Requests per second.
@@ -62,12 +62,12 @@ fn at_any_instant() {
     tell(&format!("kills: {sums:?}"));
 }
 
-fn one(kind: Kind, steps: &[u64], at: Duration, hand: Duration, sums: &mut Sums) {
+fn one(kind: Kind, lengths: &[u64], at: Duration, hand: Duration, sums: &mut Sums) {
     let (v1, v2) = (Actor::new("v1", Manner::default()), Actor::new("v2", Manner::default()));
     if kind == Kind::Bad {
         v2.fail(1_000_000);
     }
-    let steps: Vec<String> = steps.iter().zip([10, 50, 100]).map(|(ms, weight)| step(kind, weight, *ms)).collect();
+    let steps: Vec<String> = lengths.iter().zip([10, 50, 100]).map(|(ms, weight)| step(kind, weight, *ms)).collect();
     let plan =
         format!("steps = [{}], on_inconclusive = \"advance\", analysis = {{ warm_up = \"0s\" }}", steps.join(", "));
     let address = free_address();
@@ -90,7 +90,7 @@ fn one(kind: Kind, steps: &[u64], at: Duration, hand: Duration, sums: &mut Sums)
         drop(person);
         return;
     };
-    let found = rollout(weir.admin);
+    let found = as_found(weir.admin, &id);
     assert_eq!(found["id"].as_str(), Some(&*id), "{found:#}");
     assert!(before.id.is_none() || before.id.as_ref() == Some(&id), "another one than {before:?}");
     goes_on(&weir, &before, &found, &person);
@@ -111,7 +111,7 @@ fn one(kind: Kind, steps: &[u64], at: Duration, hand: Duration, sums: &mut Sums)
         Kind::Aborted | Kind::RolledBack => &["aborted", "finished"],
     };
     assert!(fits.contains(&state), "{receipt:#}");
-    history_rises(weir.admin, state);
+    history_rises(weir.admin, state, lengths);
     let all = weir.admin.json("/api/v1/rollouts");
     assert_eq!(all["rollouts"].as_array().unwrap().len(), 1, "{all:#}");
     let is_past = before.receipt["ended_at"].is_string();
@@ -153,23 +153,29 @@ fn known(admin: Admin, person: &Person) -> Option<String> {
     id
 }
 
+/// The rollout as the restarted process knows it; of one that was closed it has the receipt alone.
+fn as_found(admin: Admin, id: &str) -> Value {
+    let answer = admin.get("/api/v1/splits/shop/rollout");
+    if answer.status() == 200 {
+        return answer.json();
+    }
+    let receipt = admin.json(&format!("/api/v1/rollouts/{id}/receipt"));
+    assert!(receipt["ended_at"].is_string(), "{}: {receipt:#}", answer.text());
+    receipt
+}
+
 /// Weight of the new version in a million.
 fn share(weights: &Value) -> u64 {
     let of = |name: &str| weights[name].as_u64().unwrap();
     1_000_000 * of("v2") / (of("v1") + of("v2"))
 }
 
-/// The same step, or the next one, or back.
+/// The same step, or back, or further (by time; `history_rises` sees to it that none was left out).
 fn goes_on(weir: &Weir, before: &Seen, found: &Value, person: &Person) {
     let (was, now) = (before.share, share(&weir.admin.shop()["weights"]));
-    let next = match was {
-        0 => 100_000,
-        100_000 => 500_000,
-        _ => 1_000_000,
-    };
     let state = found["state"].as_str().unwrap();
     let is_back = now == 0 && (matches!(state, "failed" | "aborted") || was == 0);
-    assert!(is_back || (now >= was && now <= next), "{was} before, {now} now: {found:#}");
+    assert!(is_back || (now >= was), "{was} before, {now} now: {found:#}");
     if before.is_back || person.is_back() {
         assert_eq!(now, 0, "a rollback is forgotten: {found:#}");
         assert!(matches!(state, "failed" | "aborted"), "{found:#}");
@@ -218,22 +224,28 @@ fn never_up_again(admin: Admin, id: &str, before: &Seen) -> Value {
     }
 }
 
-/// Each step at most once, in order, and nothing after a rollback.
-fn history_rises(admin: Admin, state: &str) {
+/// Each step once at most, in order, none left out, none shorter than planned, and nothing after a rollback.
+fn history_rises(admin: Admin, state: &str, steps: &[u64]) {
     let history = admin.json("/api/v1/history?split=shop&limit=1000");
-    let (mut last, mut backs) = (0, 0);
+    let (mut taken, mut backs): (Vec<(u64, SystemTime)>, _) = (Vec::new(), 0);
     for entry in history["history"].as_array().unwrap().iter().rev() {
         match entry["kind"].as_str().unwrap() {
             "weights" => {
-                let now = share(&entry["to"]);
-                assert!(now > last && backs == 0, "{history:#}");
-                last = now;
+                let now = at_of(&entry["at"]);
+                if let Some((_, begun)) = taken.last() {
+                    let planned = Duration::from_millis(steps[taken.len() - 1]);
+                    assert!(now.duration_since(*begun).unwrap() + Duration::from_millis(2) >= planned, "{history:#}");
+                }
+                taken.push((share(&entry["to"]), now));
+                assert!(backs == 0, "{history:#}");
             }
             "promote" => assert!(backs == 0 && share(&entry["to"]) == 1_000_000, "{history:#}"),
             "rollback" => backs += 1,
             _ => {}
         }
     }
+    let taken: Vec<u64> = taken.iter().map(|(share, _)| *share).collect();
+    assert!([100_000, 500_000, 1_000_000].starts_with(&taken), "{taken:?}: {history:#}");
     let revisions: Vec<u64> =
         history["history"].as_array().unwrap().iter().map(|e| e["revision"].as_u64().unwrap()).collect();
     assert!(revisions.windows(2).all(|w| w[0] == w[1] + 1), "{revisions:?}");

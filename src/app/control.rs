@@ -176,9 +176,13 @@ async fn serve(
     let addresses = addresses(&world, begun);
     let context = Arc::new(context(&world, elsewhere.clone(), phase));
     let own_address = world.admin.as_ref().and_then(|socket| socket.local_addr().ok()).map(Address::from);
-    let (mut admin, stop_admin) = serve_admin(&mut world, context);
     let (notices, inbox) = notices::channel();
-    let controller = controller(&mut world, notices.clone());
+    let mut controller = controller(&mut world, notices.clone());
+    // Before anybody can ask, so that no rollout seems forgotten.
+    for controller in &mut controller {
+        Box::pin(controller.take_up()).await;
+    }
+    let (mut admin, stop_admin) = serve_admin(&mut world, context);
     let World { config, loaded, load, store, listeners, plane, flusher, access, reloads, reloader, notifier, .. } =
         world;
     let (upgrades, names, checks, desk) = (world.upgrades, world.names, world.checks, world.desk);

@@ -72,8 +72,7 @@ async fn process(config: &Arc<Config>) -> Process {
         notices,
     };
     let mut controller = Controller::new(ports, asked, board);
-    controller.restore().await;
-    controller.show();
+    controller.take_up().await;
     Process { controller, store, desk, told }
 }
 

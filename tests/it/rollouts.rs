@@ -2,6 +2,7 @@
 
 mod detection;
 mod equal;
+mod handed;
 mod kills;
 mod story;
 mod traffic;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use self::witness::{Witness, at_of, total};
 use super::traffic::{Actor, Manner, Visitors, conf, ended};
@@ -145,8 +145,6 @@ fn on_disk(weir: &Weir, id: &str) -> Option<Value> {
 
 /// The rollout's id; `None` if the kill came before it was begun.
 fn known(admin: Admin, person: &Person) -> Option<String> {
-    // What an earlier process has left is known by the time a command is answered.
-    admin.post("/api/v1/splits/shop/rollout/resume", json!({}));
     let all = admin.json("/api/v1/rollouts");
     let id = all["rollouts"][0]["id"].as_str().map(str::to_owned);
     assert!(id.is_some() || !person.has_started(), "it was told that it has begun");

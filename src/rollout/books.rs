@@ -105,6 +105,11 @@ impl Books {
         }
     }
 
+    /// Something of this kind is in the log.
+    pub(super) fn has(&self, event: &str) -> bool {
+        self.log.iter().any(|entry| entry.event == event)
+    }
+
     pub(super) fn document(&self, machine: &Machine, judged: Option<&view::Judged>) -> Document {
         let plan = machine.plan();
         let steps = plan.steps.iter().enumerate().map(|(i, step)| PlannedStep {

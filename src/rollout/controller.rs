@@ -58,7 +58,8 @@ pub struct Controller {
     /// The disk is at what was filed last.
     pub(super) filing: Option<JoinHandle<bool>>,
     shown: Instant,
-    filed: Instant,
+    /// `None`: something has happened that should be on disk soon.
+    pub(super) filed: Option<Instant>,
 }
 
 /// A check's answer to a question of a rollout.
@@ -99,13 +100,18 @@ impl Controller {
             clock: Clock::new(),
             filing: None,
             shown: now,
-            filed: now,
+            filed: Some(now),
         }
     }
 
-    /// Takes up what an earlier process has left, then runs for ever.
+    /// Takes up what an earlier process has left: from then on the board knows of it. Once, before `run`. Not cancel safe.
+    pub async fn take_up(&mut self) {
+        self.restore().await;
+        self.show();
+    }
+
+    /// Runs for ever.
     pub async fn run(mut self) {
-        Box::pin(self.restore()).await;
         Box::pin(self.auto_start()).await;
         self.show();
         let mut ticks = tokio::time::interval(TICK);
@@ -174,8 +180,8 @@ impl Controller {
         if now.saturating_duration_since(self.shown) >= SHOW {
             self.show();
         }
-        if now.saturating_duration_since(self.filed) >= FILE {
-            self.filed = now;
+        if self.filed.is_none_or(|at| now.saturating_duration_since(at) >= FILE) {
+            self.filed = Some(now);
             self.file_running();
         }
     }

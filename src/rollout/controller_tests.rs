@@ -67,8 +67,7 @@ async fn process(config: &Arc<Config>) -> Process {
     let windows = Flusher::new(cells.clone(), crate::model::Instant::now()).windows();
     let ports = Ports { store: store.clone(), cells, windows, notices };
     let mut controller = Controller::new(ports, asked, board);
-    controller.restore().await;
-    controller.show();
+    controller.take_up().await;
     Process { controller, store, desk, told }
 }
 

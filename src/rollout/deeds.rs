@@ -30,6 +30,7 @@ impl Controller {
                 if let (Some(run), Some(split)) = (self.runs.get_mut(name), split) {
                     run.enter_step(step, &split, Instant::now());
                 }
+                self.filed = None;
             }
             Effect::Ask { check, question, at } => self.ask_check(name, check, question, at),
             // Told when the machine stepped.
@@ -63,6 +64,7 @@ impl Controller {
                 if let Some(run) = self.runs.get_mut(name) {
                     run.closing = Some((seq, Instant::now()));
                 }
+                self.filed = None;
                 return;
             }
             Deed::Weights { share, by, reason } => {

@@ -20,7 +20,7 @@ impl Controller {
         if self.filing.as_ref().is_some_and(|filing| !filing.is_finished()) {
             return;
         }
-        let filed = self.runs.values().map(Run::filed).collect();
+        let filed = self.all_filed();
         self.filing = Some(write(self.archive.clone(), filed, false));
     }
 
@@ -42,8 +42,19 @@ impl Controller {
                 run.learn(&split, per_second, now);
             }
         }
-        let filed = self.runs.values().map(Run::filed).collect();
+        let filed = self.all_filed();
         self.file(filed, false).await;
+    }
+
+    /// With all that is counted by now: a gap begins when it was filed.
+    fn all_filed(&mut self) -> Vec<Filed> {
+        let (snapshot, now) = (self.ports.store.snapshot(), Instant::now());
+        for (name, run) in &mut self.runs {
+            if let Some(split) = snapshot.split(name.as_str()) {
+                run.count(split, now);
+            }
+        }
+        self.runs.values().map(Run::filed).collect()
     }
 
     /// Closes the receipt once the last request is in.

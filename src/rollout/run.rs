@@ -145,6 +145,9 @@ impl Run {
         // What was found since is not on disk yet.
         run.noted = was.turn();
         run.log(&effects);
+        if let Some(ending) = was.ending().filter(|_| !run.books.has("ended")) {
+            run.books.note("rollout.ended", format!("{}: {ending}", was.state().as_str()));
+        }
         Ok((run, effects))
     }
 

@@ -185,7 +185,7 @@ fn people_are_told_once() {
     assert!(posts[0]["text"].as_str().unwrap().starts_with("step 2 gives v2 100 %: "), "{:#}", posts[0]);
     // The process that comes after says nothing new of what has been said; what it may say again has the same key.
     let weir = weir.kill_and_restart();
-    wait_state(weir.admin, "approval");
+    wait_until("it is taken up", || weir.admin.shop()["rollout"]["state"] == "approval");
     command(weir.admin, "promote");
     let told = || {
         let mut told: Vec<(String, String)> = people.all("key").into_iter().zip(people.all("event")).collect();

@@ -44,7 +44,8 @@ impl Lab {
         // An ejected canary would be judged by what it does not answer.
         let split = format!("eject = {{ errors = 0 }}\ntimeouts = {{ first_byte = \"10s\" }}\n{split}");
         let weir = Weir::start(&conf(&v1.origin, &v2.origin, rollout).split(&split));
-        let visitors = Visitors::come(&weir, VISITORS, times(1000, 1500) as u64);
+        // Not so fast that stable's past is slower than its present.
+        let visitors = Visitors::come(&weir, VISITORS, times(500, 600) as u64);
         for _ in 0..times(2, 20) {
             visitors.wait_for(1000);
         }
@@ -116,8 +117,9 @@ fn proven(row: &Row, full: usize) {
     let late = mean(&|case| (row.harmed)(case) as f64 - blamed(case).unwrap_or_default() as f64);
     let unknown =
         if blamed(&cases[0]).is_some() { format!(", {late:.1} of them not yet known") } else { String::new() };
+    let all: Vec<u64> = cases.iter().map(row.harmed).collect();
     tell(&format!(
-        "detection | {} | {harmed:.1} harmed (table {}{unknown}) | {:.1} canary requests | {:.2} s | {count} rollouts",
+        "detection | {} | {harmed:.1} harmed (table {}{unknown}) | {:.1} canary requests | {:.2} s | {count} rollouts {all:?}",
         row.name,
         row.cell,
         mean(&|case| case.requests as f64),

@@ -179,7 +179,7 @@ async fn serve(
     let (notices, inbox) = notices::channel();
     let mut controller = controller(&mut world, notices.clone());
     // Before anybody can ask, so that no rollout seems forgotten.
-    for controller in &mut controller {
+    if let Some(controller) = &mut controller {
         Box::pin(controller.take_up()).await;
     }
     let (mut admin, stop_admin) = serve_admin(&mut world, context);

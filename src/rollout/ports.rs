@@ -8,13 +8,15 @@ use crate::notices::Notices;
 use crate::state::Store;
 use crate::telemetry::Cells;
 
+/// What is known of a version's requests.
+pub type Histories = dyn Fn(&SplitName, &VersionName) -> History + Send + Sync;
+
 /// See the file's head.
 #[derive(Clone)]
 pub struct Ports {
     pub store: Arc<Store>,
     pub cells: Arc<Cells>,
-    /// What is known of a version's requests.
-    pub history: Arc<dyn Fn(&SplitName, &VersionName) -> History + Send + Sync>,
+    pub history: Arc<Histories>,
     /// Requests of a split per second.
     pub per_second: Arc<dyn Fn(&SplitName) -> f64 + Send + Sync>,
     /// Tells people.

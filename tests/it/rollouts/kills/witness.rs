@@ -10,12 +10,14 @@ use serde_json::Value;
 /// Requests that may be on their way at an instant, and those that come within the witness' own two looks.
 const SLACK: u64 = 40;
 
+/// What each origin had seen at a moment.
+type Seen = (SystemTime, [usize; 2]);
 type Counter = Box<dyn Fn() -> usize + Send>;
 
 /// See the file's head. It looks until it is dropped.
 pub(super) struct Witness {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Vec<(SystemTime, [usize; 2])>>>,
+    thread: Option<JoinHandle<Vec<Seen>>>,
 }
 
 impl Witness {
@@ -101,7 +103,7 @@ pub(super) fn at_of(text: &Value) -> SystemTime {
 /// Since 1970.
 fn days(date: &str) -> u64 {
     let [year, month, day] = [0, 1, 2].map(|n| date.split('-').nth(n).unwrap().parse::<u64>().unwrap());
-    let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let lengths = [31, if is_leap(year) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     let years: u64 = (1970..year).map(|year| if is_leap(year) { 366 } else { 365 }).sum();
     years + lengths[..month as usize - 1].iter().sum::<u64>() + day - 1

@@ -9,7 +9,7 @@ use super::feed::{BinCounts, Side};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cells {
     by_epoch: BTreeMap<u64, [BinCounts; 2]>,
-    /// Stable's, by completion, that wait for the canary's of the same bin; by epoch.
+    /// Stable's, by completion, that wait for the canary's; by epoch.
     held: BTreeMap<u64, Box<Counts>>,
 }
 
@@ -24,26 +24,25 @@ impl Cells {
             .flat_map(|(&epoch, [canary, stable])| [(epoch, Side::Canary, canary), (epoch, Side::Stable, stable)])
     }
 
-    /// Stable's good answers wait until no canary request of the bin runs.
+    /// Stable's, until `let_go`.
     pub(super) fn hold(&mut self, epoch: u64, counts: &Counts) {
         self.held.entry(epoch).or_default().add(counts);
     }
 
-    /// Gives what need not wait any longer: all of it where no canary request runs; where those that do hang already,
-    /// the latencies, since theirs are known as well.
-    pub(super) fn let_go(&mut self, is_hung: bool, mut give: impl FnMut(u64, &Counts)) {
-        self.held.retain(|epoch, held| {
-            let is_over = self.by_epoch.get(epoch).is_none_or(|[canary, _]| !canary.is_running());
-            if is_over {
-                give(*epoch, held);
-            } else if is_hung {
-                give(
-                    *epoch,
-                    &Counts { buckets: std::mem::replace(&mut held.buckets, [0; BUCKETS]), ..Counts::default() },
-                );
-            }
-            !is_over
-        });
+    pub(super) fn is_canary_running(&self) -> bool {
+        self.by_epoch.values().any(|[canary, _]| canary.is_running())
+    }
+
+    /// Gives what was held: all of it, or the latencies alone.
+    pub(super) fn let_go(&mut self, is_all: bool, mut give: impl FnMut(u64, &Counts)) {
+        for (epoch, held) in &mut self.held {
+            let buckets = std::mem::replace(&mut held.buckets, [0; BUCKETS]);
+            let (all, bad) = if is_all { (held.all, held.bad) } else { (0, 0) };
+            give(*epoch, &Counts { all, bad, buckets });
+        }
+        if is_all {
+            self.held.clear();
+        }
     }
 }
 

@@ -6,10 +6,11 @@
 //! waits for the slowest. So requests are kept in bins of 100 ms by their start, and bins are released in order, each
 //! when all its requests have ended or have run too long for an answer to matter.
 //!
-//! By completion stable's good answers wait for the canary's of the same bin. Else a canary that answers later than
+//! By completion stable's good answers wait until no canary request of their bin or one before it runs. Else a canary that answers later than
 //! stable, within what is allowed or while it is cold, seems to answer nothing at all: in a tenth of a second at 2000
 //! requests per second that is 200 good answers of stable against none, and odds of 1000 to 1. Failures wait for nobody;
-//! what is early of the canary's and late of stable's speaks for the canary.
+//! what is early of the canary's and late of stable's speaks for the canary. (To wait for those of the same bin is not
+//! enough: bins without a canary request would then speak first.)
 //!
 //! Invariants: each order gives every request out at most once, in the epoch of its own coin; what is released or left
 //! out depends on when a request began, never on how it ended. Time is a number of bins since a moment that all
@@ -230,7 +231,7 @@ impl Feed {
             let failed = Counts { all: bad, bad, ..Counts::default() };
             self.known.add(epoch, side, &failed);
             (ended.all, ended.bad) = (ended.all - bad, 0);
-            // In a bin that is settled nothing runs.
+            // In bins that are settled nothing runs.
             if bin >= self.settled_to {
                 return self.bins.entry(bin).or_default().hold(epoch, &ended);
             }
@@ -250,9 +251,7 @@ impl Feed {
     pub fn release(&mut self, now: u64) -> Released {
         let hang = bins_of(self.hang_after());
         self.hung_to = self.hang(now.saturating_sub(hang));
-        for (&bin, cells) in &mut self.bins {
-            cells.let_go(bin < self.hung_to, |epoch, counts| self.known.add(epoch, Side::Stable, counts));
-        }
+        self.let_go();
         self.known_to = self.close_known(now);
         let given_up = now.saturating_sub(hang.max(bins_of(LONG_PATIENCE)));
         let mut settled = Pending::default();
@@ -290,6 +289,17 @@ impl Feed {
             }
         }
         until
+    }
+
+    /// Stable's that have waited for the canary's. The latencies of those that hang are known, their ends are not.
+    fn let_go(&mut self) {
+        let mut is_clear = true;
+        for (&bin, cells) in &mut self.bins {
+            is_clear &= !cells.is_canary_running();
+            if is_clear || bin < self.hung_to {
+                cells.let_go(is_clear, |epoch, counts| self.known.add(epoch, Side::Stable, counts));
+            }
+        }
     }
 
     /// Bins in order, against the canary, in epochs by start.

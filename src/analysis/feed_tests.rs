@@ -112,21 +112,38 @@ fn by_start_a_hanging_request_is_no_failure_for_either_but_no_proof_for_the_cana
 fn by_completion_stables_good_answers_wait_for_the_canarys() {
     let mut feed = feed(Order::Completion, Duration::ZERO);
     let stable = |released: &Released| released.known.iter().map(|p| (p.stable.all, p.stable.bad)).collect::<Vec<_>>();
-    feed.add(0, 1, Side::Canary, &began(2)).unwrap();
-    feed.add(0, 1, Side::Stable, &began(20)).unwrap();
-    feed.add(0, 1, Side::Stable, &ended(19, 1)).unwrap();
-    feed.add(1, 1, Side::Stable, &BinCounts::ended(ended(7, 0).ended)).unwrap();
-    // Failures wait for nobody, and in the next bin there is no canary to wait for.
-    let first = feed.release(2);
-    assert_eq!((stable(&first), first.known[0].tossed), (vec![(8, 1)], [2, 27]));
-    feed.add(0, 1, Side::Canary, &ended(1, 0)).unwrap();
-    let second = feed.release(3);
+    feed.add(0, 1, Side::Stable, &BinCounts::ended(ended(5, 0).ended)).unwrap();
+    feed.add(1, 1, Side::Canary, &began(2)).unwrap();
+    feed.add(1, 1, Side::Stable, &began(20)).unwrap();
+    feed.add(1, 1, Side::Stable, &ended(19, 1)).unwrap();
+    feed.add(2, 1, Side::Stable, &BinCounts::ended(ended(7, 0).ended)).unwrap();
+    // Those of before, and failures, wait for nobody.
+    let first = feed.release(3);
+    assert_eq!((stable(&first), first.known[0].tossed), (vec![(6, 1)], [2, 32]));
+    feed.add(1, 1, Side::Canary, &ended(1, 0)).unwrap();
+    let second = feed.release(4);
     assert_eq!((stable(&second), second.known[0].tossed), (vec![(0, 0)], [0, 0]));
-    feed.add(0, 1, Side::Canary, &ended(1, 0)).unwrap();
-    assert_eq!(stable(&feed.release(4)), [(18, 0)]);
-    feed.add(0, 1, Side::Stable, &ended(1, 0)).unwrap();
-    assert_eq!(stable(&feed.release(5)), [(1, 0)]);
+    feed.add(1, 1, Side::Canary, &ended(1, 0)).unwrap();
+    assert_eq!(stable(&feed.release(5)), [(25, 0)]);
+    feed.add(1, 1, Side::Stable, &ended(1, 0)).unwrap();
+    assert_eq!(stable(&feed.release(6)), [(1, 0)]);
     assert_eq!(feed.release(1000), Released::default());
+}
+
+/// What the bins without a canary request alone say would be won against it.
+#[test]
+fn while_its_first_requests_run_nothing_is_said_of_a_canarys_failures() {
+    let cold = Duration::from_secs(3600);
+    let (mut feed, mut engine) =
+        (feed(Order::Completion, cold), Engine::new(settings(cold), &History::default(), &[]).unwrap());
+    feed.warm_up(0);
+    for bin in 0..100 {
+        feed.add(bin, 1, Side::Canary, &began(if bin % 3 == 0 { 3 } else { 0 })).unwrap();
+        feed.add(bin, 1, Side::Stable, &BinCounts::ended(ended(19, 0).ended)).unwrap();
+        if let Some(judgment) = engine.take(&feed.release(bin + 1)).unwrap() {
+            assert!(judgment.log_e < 0.1, "bin {bin}: {}", judgment.reason);
+        }
+    }
 }
 
 /// A canary that never answers is slow and nothing else: stable's latencies are let go with its own.

@@ -9,8 +9,6 @@ use super::feed::{BinCounts, Side};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cells {
     by_epoch: BTreeMap<u64, [BinCounts; 2]>,
-    /// Stable's, by completion, that wait for the canary's; by epoch.
-    held: BTreeMap<u64, Box<Counts>>,
 }
 
 impl Cells {
@@ -22,27 +20,6 @@ impl Cells {
         self.by_epoch
             .iter()
             .flat_map(|(&epoch, [canary, stable])| [(epoch, Side::Canary, canary), (epoch, Side::Stable, stable)])
-    }
-
-    /// Stable's, until `let_go`.
-    pub(super) fn hold(&mut self, epoch: u64, counts: &Counts) {
-        self.held.entry(epoch).or_default().add(counts);
-    }
-
-    pub(super) fn is_canary_running(&self) -> bool {
-        self.by_epoch.values().any(|[canary, _]| canary.is_running())
-    }
-
-    /// Gives what was held: all of it, or the latencies alone.
-    pub(super) fn let_go(&mut self, is_all: bool, mut give: impl FnMut(u64, &Counts)) {
-        for (epoch, held) in &mut self.held {
-            let buckets = std::mem::replace(&mut held.buckets, [0; BUCKETS]);
-            let (all, bad) = if is_all { (held.all, held.bad) } else { (0, 0) };
-            give(*epoch, &Counts { all, bad, buckets });
-        }
-        if is_all {
-            self.held.clear();
-        }
     }
 }
 

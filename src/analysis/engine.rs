@@ -149,21 +149,20 @@ impl Engine {
     /// # Errors
     /// The counts cannot be; nothing has changed.
     pub fn tick(&mut self, w: f64, canary: &Counts, stable: &Counts) -> Result<Judgment, BadTick> {
-        self.tick_of(w, canary, stable, [canary.all, stable.all])
+        check(w, canary, stable)?;
+        Ok(self.tick_of(w, canary, stable))
     }
 
-    /// `tick`, with the requests by the coin's choice, canary's and stable's, that no tick has been told of yet; those
-    /// whose outcome is known only later among them.
-    fn tick_of(&mut self, w: f64, canary: &Counts, stable: &Counts, tossed: [u64; 2]) -> Result<Judgment, BadTick> {
-        check(w, canary, stable)?;
+    /// `tick`, where failures may be of requests that an earlier tick has counted as good.
+    fn tick_of(&mut self, w: f64, canary: &Counts, stable: &Counts) -> Judgment {
         self.w = w;
         self.sums.add(&canary.tally(), &stable.tally());
-        self.against.step(w, canary, stable, tossed);
+        self.against.step(w, canary, stable);
         let judgment = self.judge();
         if let (Verdict::Regressed, None, Some(blamed)) = (judgment.verdict, &self.latched, judgment.blamed) {
             self.latched = Some(Latched { reason: judgment.reason.clone(), blamed });
         }
-        Ok(judgment)
+        judgment
     }
 
     /// All that a feed has released, a tick per epoch; the judgment after the last. `None`: nothing was released.
@@ -175,8 +174,11 @@ impl Engine {
             self.settle(*w, canary, stable)?;
         }
         let mut last = None;
-        for Portion { w, canary, stable, tossed, .. } in &released.known {
-            last = Some(self.tick_of(*w, canary, stable, *tossed)?);
+        for Portion { w, canary, stable, .. } in &released.known {
+            if !(0.0..=1.0).contains(w) {
+                return Err(BadTick::NoProbability(*w));
+            }
+            last = Some(self.tick_of(*w, canary, stable));
         }
         Ok(last)
     }
@@ -203,9 +205,9 @@ impl Against {
         }
     }
 
-    fn step(&mut self, w: f64, canary: &Counts, stable: &Counts, tossed: [u64; 2]) {
+    fn step(&mut self, w: f64, canary: &Counts, stable: &Counts) {
         let (canary_tally, stable_tally) = (canary.tally(), stable.tally());
-        self.share.step(w, tossed[0] as f64, tossed[1] as f64);
+        self.share.step(w, canary_tally.all, stable_tally.all);
         // A wrong split voids what compares the versions, this tick's counts included.
         let compared = if self.share.has_fired() { 0.0 } else { w };
         self.errors.step(compared, &canary_tally, &stable_tally);

@@ -6,11 +6,15 @@
 //! waits for the slowest. So requests are kept in bins of 100 ms by their start, and bins are released in order, each
 //! when all its requests have ended or have run too long for an answer to matter.
 //!
-//! By completion stable's good answers wait until no canary request of their bin or one before it runs. Else a canary that answers later than
-//! stable, within what is allowed or while it is cold, seems to answer nothing at all: in a tenth of a second at 2000
-//! requests per second that is 200 good answers of stable against none, and odds of 1000 to 1. Failures wait for nobody;
-//! what is early of the canary's and late of stable's speaks for the canary. (To wait for those of the same bin is not
-//! enough: bins without a canary request would then speak first.)
+//! By completion a request counts as good from its start on, and its failure, should it come, besides: so an answer that is
+//! late, within what is allowed or while latencies do not count, is no missing one. (Counted when they come, 200 good
+//! answers of stable against none of a canary that takes a tenth of a second longer would be odds of 1000 to 1.) Latencies
+//! count when they are known; where traffic is so dense that a tolerable lateness alone would speak against the canary,
+//! the order is by start.
+//!
+//! Sources are read one after the other while requests go on. What began after the reading did is seen of those read
+//! last and not of those read first, and a reader that is interrupted in between would see hundreds of one version and
+//! none of the other. So no order gives out anything of a bin before it is over, at the price of a tenth of a second.
 //!
 //! Invariants: each order gives every request out at most once, in the epoch of its own coin; what is released or left
 //! out depends on when a request began, never on how it ended. Time is a number of bins since a moment that all
@@ -34,6 +38,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const LONG_PATIENCE: Duration = Duration::from_secs(30);
 /// Up to so many canary failures on their way at any moment, completion is as good as start.
 const HEAD_START: f64 = 0.1;
+
+/// Up to so many canary answers that are on their way longer than stable's, and may be, latencies are compared as they
+/// become known.
+const LATE: f64 = 0.5;
 
 /// Which of the two versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +73,8 @@ pub struct BinCounts {
     pub ended: Counts,
 }
 
-/// Counts of one epoch for the engine.
+/// Counts of one epoch for the engine. In `known` there may be more failures than requests: those of requests that were
+/// given out as good before.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Portion {
     pub epoch: u64,
@@ -73,9 +82,6 @@ pub struct Portion {
     pub w: f64,
     pub canary: Counts,
     pub stable: Counts,
-    /// Requests that have begun, whatever is known of them, and that no portion has told of yet: canary's and stable's.
-    /// What is known already depends on how long answers take and says nothing about the coin. Of `known` only.
-    pub tossed: [u64; 2],
 }
 
 /// What a moment has released, in order of epochs.
@@ -102,12 +108,10 @@ pub struct Feed {
     warm_up: u64,
     epochs: BTreeMap<u64, Epoch>,
     bins: BTreeMap<u64, Cells>,
+    /// By completion, by bin, until it is over.
+    arrived: BTreeMap<u64, Vec<Arrived>>,
     /// By completion, not yet released.
     known: Pending,
-    /// By epoch; see `Portion::tossed`.
-    tossed: BTreeMap<u64, [u64; 2]>,
-    /// Bins below were settled with requests that ran on.
-    given_up: u64,
     /// Bins below have no request left that may still be called hanging.
     hung_to: u64,
     /// Bins below are released against and for the canary. The latter never leads.
@@ -118,6 +122,14 @@ pub struct Feed {
     stable: Stable,
     /// Later than the end of this bucket a request hangs. Fixed before the counts of a release are read.
     hang_bucket: usize,
+}
+
+/// What is new of the requests of one bin: `all` are those that began.
+#[derive(Clone, Debug)]
+struct Arrived {
+    epoch: u64,
+    side: Side,
+    counts: Counts,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -160,9 +172,8 @@ impl Feed {
             warm_up: bins_of(settings.warm_up),
             epochs: BTreeMap::new(),
             bins: BTreeMap::new(),
+            arrived: BTreeMap::new(),
             known: Pending::default(),
-            tossed: BTreeMap::new(),
-            given_up: 0,
             hung_to: 0,
             known_to: 0,
             settled_to: 0,
@@ -178,7 +189,10 @@ impl Feed {
     /// Epochs rise; beginning one again changes nothing.
     pub fn begin_epoch(&mut self, epoch: u64, w: f64, per_second: f64) {
         let is_by_start = match self.order {
-            Order::Auto => self.stable.head_start(w * per_second) > HEAD_START,
+            Order::Auto => {
+                let canary = w * per_second;
+                self.stable.head_start(canary) > HEAD_START || self.stable.late(canary, self.shift) > LATE
+            }
             Order::Completion => false,
             Order::Start => true,
         };
@@ -208,9 +222,9 @@ impl Feed {
         if side == Side::Stable {
             self.stable.learn(&new.ended);
         }
-        self.tossed.entry(epoch).or_default()[side as usize] += new.began;
-        if !is_by_start && !new.ended.is_empty() {
-            self.completed(bin, epoch, side, &new.ended);
+        if !is_by_start {
+            let counts = Counts { all: new.began, ..new.ended.clone() };
+            self.arrived.entry(bin).or_default().push(Arrived { epoch, side, counts });
         }
         if bin >= self.settled_to {
             self.bins.entry(bin).or_default().add(epoch, side, new);
@@ -218,28 +232,19 @@ impl Feed {
         Ok(())
     }
 
-    /// Takes in outcomes in an epoch by completion.
-    fn completed(&mut self, bin: u64, epoch: u64, side: Side, new: &Counts) {
-        let mut ended = new.clone();
-        // What hangs is in the last bucket already.
-        if bin < self.hung_to || self.is_cold(bin) {
-            ended.buckets = [0; BUCKETS];
-        }
-        ended.cap(self.hang_bucket);
-        if side == Side::Stable && bin >= self.given_up {
-            let bad = ended.bad.min(ended.all);
-            let failed = Counts { all: bad, bad, ..Counts::default() };
-            self.known.add(epoch, side, &failed);
-            (ended.all, ended.bad) = (ended.all - bad, 0);
-            // In bins that are settled nothing runs.
-            if bin >= self.settled_to {
-                return self.bins.entry(bin).or_default().hold(epoch, &ended);
+    /// Takes in what has arrived of bins that are over, in epochs by completion.
+    fn take_arrived(&mut self, now: u64) {
+        let open = self.arrived.split_off(&now);
+        for (bin, all) in std::mem::replace(&mut self.arrived, open) {
+            for Arrived { epoch, side, mut counts } in all {
+                // What hangs is in the last bucket already.
+                if bin < self.hung_to || self.is_cold(bin) {
+                    counts.buckets = [0; BUCKETS];
+                }
+                counts.cap(self.hang_bucket);
+                self.known.add(epoch, side, &counts);
             }
-        } else if side == Side::Stable {
-            // Whether the canary's have ended is not known any more.
-            (ended.all, ended.buckets) = (ended.bad, [0; BUCKETS]);
         }
-        self.known.add(epoch, side, &ended);
     }
 
     /// Takes in the latencies of stable's failed requests, which `Order::Auto` goes by.
@@ -249,24 +254,19 @@ impl Feed {
 
     /// Whatever can be given to the engine when all sources have reported all up to the start of bin `now`.
     pub fn release(&mut self, now: u64) -> Released {
+        self.take_arrived(now);
         let hang = bins_of(self.hang_after());
         self.hung_to = self.hang(now.saturating_sub(hang));
-        self.let_go();
         self.known_to = self.close_known(now);
         let given_up = now.saturating_sub(hang.max(bins_of(LONG_PATIENCE)));
         let mut settled = Pending::default();
         self.settled_to = self.settle(now, given_up, &mut settled);
-        self.given_up = given_up.max(self.given_up);
         self.bins = self.bins.split_off(&self.hung_to.min(self.settled_to));
         let oldest = self.hung_to.min(self.settled_to);
         self.cold.retain(|(_, until)| *until > oldest);
         self.hang_bucket = self.stable.hang_bucket(self.shift);
         let known = std::mem::take(&mut self.known);
-        let mut known = self.portions(known);
-        for portion in &mut known {
-            portion.tossed = self.tossed.remove(&portion.epoch).unwrap_or_default();
-        }
-        Released { settled: self.portions(settled), known }
+        Released { settled: self.portions(settled), known: self.portions(known) }
     }
 
     /// From which age on a request hangs.
@@ -289,17 +289,6 @@ impl Feed {
             }
         }
         until
-    }
-
-    /// Stable's that have waited for the canary's. The latencies of those that hang are known, their ends are not.
-    fn let_go(&mut self) {
-        let mut is_clear = true;
-        for (&bin, cells) in &mut self.bins {
-            is_clear &= !cells.is_canary_running();
-            if is_clear || bin < self.hung_to {
-                cells.let_go(is_clear, |epoch, counts| self.known.add(epoch, Side::Stable, counts));
-            }
-        }
     }
 
     /// Bins in order, against the canary, in epochs by start.
@@ -336,7 +325,7 @@ impl Feed {
     fn portions(&self, pending: Pending) -> Vec<Portion> {
         let with_weight = pending.into_iter().filter_map(|(epoch, [canary, stable])| {
             let w = self.epochs.get(&epoch)?.w;
-            Some(Portion { epoch, w, canary, stable, tossed: [0; 2] })
+            Some(Portion { epoch, w, canary, stable })
         });
         with_weight.collect()
     }
@@ -363,6 +352,12 @@ impl Stable {
     /// How many of the canary's failures are on their way at any moment, if it fails as often and as slowly as stable.
     fn head_start(&self, canary_per_second: f64) -> f64 {
         self.errors.now() * canary_per_second * self.age_of_failures()
+    }
+
+    /// How many of the canary's answers are late at any moment, if it is as slow as it may be.
+    fn late(&self, canary_per_second: f64, shift: usize) -> f64 {
+        let slow = self.latencies.p90().map_or(0.0, bucket_seconds);
+        canary_per_second * slow * ((shift as f64 / 8.0).exp2() - 1.0)
     }
 
     /// Seconds within which 95 % of stable's failures show.

@@ -71,6 +71,11 @@ impl Histogram {
         (self.reading.as_ref(), is_new)
     }
 
+    /// The bucket of the 90th percentile, as last read.
+    pub(super) fn p90(&self) -> Option<usize> {
+        self.reading.as_ref().map(|reading| reading.cuts[0].from.saturating_sub(1))
+    }
+
     /// The share of calls in bucket `from` and above, as last read.
     pub(super) fn rate_from(&self, from: usize) -> f64 {
         let tail: f64 = self.basis.get(from..).unwrap_or_default().iter().sum();

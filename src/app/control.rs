@@ -174,9 +174,10 @@ async fn serve(
     let addresses = addresses(&world, begun);
     let context = Arc::new(context(&world, elsewhere.clone(), phase));
     let own_address = world.admin.as_ref().and_then(|socket| socket.local_addr().ok()).map(Address::from);
-    let (mut admin, stop_admin) = serve_admin(&mut world, context);
     let mut background = JoinSet::new();
-    rollouts::spawn(&mut world, &mut background);
+    // Before anybody can ask, so that no rollout seems forgotten.
+    Box::pin(rollouts::spawn(&mut world, &mut background)).await;
+    let (mut admin, stop_admin) = serve_admin(&mut world, context);
     let World { config, loaded, load, store, listeners, plane, flusher, access, reloads, reloader, notifier, .. } =
         world;
     let (upgrades, names, checks, desk) = (world.upgrades, world.names, world.checks, world.desk);

@@ -9,8 +9,8 @@ use crate::notices::{self, Notice, Notices};
 use crate::reload::{ReloadOutcome, ReloadResult, ReloadStatus};
 use crate::rollout::{Controller, Ports};
 
-/// See the file's head. `World::desk` is served from then on; a second call would serve nobody.
-pub(super) fn spawn(world: &mut World, tasks: &mut JoinSet<()>) {
+/// See the file's head. What an earlier process has left is taken up; `World::desk` is served from then on; a second call would serve nobody.
+pub(super) async fn spawn(world: &mut World, tasks: &mut JoinSet<()>) {
     let (notices, inbox) = notices::channel();
     let store = world.store.clone();
     tasks.spawn(notices::run(inbox, move || store.snapshot().config.notify.clone()));
@@ -18,7 +18,9 @@ pub(super) fn spawn(world: &mut World, tasks: &mut JoinSet<()>) {
     let Some((asked, board)) = world.asked.take() else { return };
     let ports =
         Ports { store: world.store.clone(), cells: world.cells.clone(), windows: world.flusher.windows(), notices };
-    tasks.spawn(Controller::new(ports, asked, board).run());
+    let mut controller = Controller::new(ports, asked, board);
+    controller.take_up().await;
+    tasks.spawn(controller.run());
 }
 
 /// People are told of a file that was not taken.

@@ -118,6 +118,7 @@ pub(super) fn world(options: &Options, parcel: Option<Parcel>) -> Result<World, 
         one: tokio::sync::Mutex::default(),
         called_off: watch::Sender::new(false),
         ready,
+        rollouts: desk.clone(),
     };
     Ok(World {
         config,

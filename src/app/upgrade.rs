@@ -16,6 +16,7 @@ use crate::net::listen::Listeners;
 use crate::pool::{Deadlines, EndpointKey};
 use crate::proxy::DataPlane;
 use crate::reload::{Paused, ReloadHandle};
+use crate::rollout::Desk;
 use crate::state::{Frozen, Store};
 use crate::upgrade::{self, Control, Elsewhere, Failed, Parcel, Part, Program, Report, Reports, Successor, Tally};
 
@@ -43,6 +44,7 @@ pub(super) struct Upgrades {
     /// This process goes down: none is let through any more.
     pub(super) called_off: watch::Sender<bool>,
     pub(super) ready: mpsc::Sender<Candidate>,
+    pub(super) rollouts: Desk,
 }
 
 /// A successor that is ready, for the control task to let it serve, or not.
@@ -122,6 +124,8 @@ impl Upgrades {
         let store = self.store.clone();
         let frozen = spawn_blocking(move || store.freeze()).await;
         let (frozen, state) = frozen.map_err(|e| Failed(e.to_string()))?.map_err(|e| Failed(e.to_string()))?;
+        // What comes in from here on is in flight; the successor knows all before.
+        self.rollouts.park().await;
         let no_handles = |e: std::io::Error| Failed(format!("the sockets cannot be handed over: {e}"));
         let listeners = self.listeners.share().map_err(no_handles)?;
         let control = self.control().iter().map(Control::try_clone).collect::<Result<_, _>>().map_err(no_handles)?;

@@ -41,6 +41,14 @@ pub struct Inbox {
     pub(super) dropped: Dropped,
 }
 
+#[cfg(test)]
+impl Inbox {
+    /// What waits first.
+    pub(crate) fn try_next(&mut self) -> Option<Notice> {
+        self.queue.try_recv().ok()
+    }
+}
+
 /// Both ends of a new queue.
 pub fn channel() -> (Notices, Inbox) {
     let (sender, receiver) = mpsc::channel(ROOM);

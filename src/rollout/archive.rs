@@ -4,7 +4,7 @@
 //! machine) is in `state.json`; losing a file here loses some evidence or a receipt, never a decision.
 //! Invariant: a file is replaced whole; what cannot be read is left where it is and told.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -12,10 +12,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::document::Document;
+use super::saved::Saved;
+use super::view::Tally;
 use crate::analysis::Snapshot;
 
 /// So many receipts are kept.
-const KEPT: usize = 200;
+pub(super) const KEPT: usize = 200;
 
 /// A file of the folder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -24,6 +26,23 @@ pub(super) struct Filed {
     /// What the analysis has learned, while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) evidence: Option<Snapshot>,
+    /// Requests and failures that it has judged: of the canary, of stable.
+    #[serde(default)]
+    pub(super) judged: [Tally; 2],
+    /// The machine, with its step's clock as it then was; what decides is in `state.json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) progress: Option<Saved>,
+    /// When all of this was so.
+    #[serde(default)]
+    pub(super) at: String,
+}
+
+impl Filed {
+    /// Nothing more will come.
+    pub(super) fn closed(document: Document) -> Self {
+        let at = document.ended_at.clone().unwrap_or_default();
+        Self { document, evidence: None, judged: Default::default(), progress: None, at }
+    }
 }
 
 /// See the file's head. Its methods block for the disk.
@@ -71,7 +90,8 @@ impl Archive {
         if is_final {
             file.sync_all()?;
         }
-        fs::rename(&temporary, &path)
+        fs::rename(&temporary, &path)?;
+        if is_final { File::open(folder)?.sync_all() } else { Ok(()) }
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::accounts::{Counters, Receipt};
+use super::archive::Filed;
 use super::document::{Document, Entry, Evidence, Gap, PlannedStep, Said, Total};
 use super::machine::Machine;
 use super::view;
@@ -47,24 +48,27 @@ impl Books {
         }
     }
 
-    /// Goes on with what an earlier process has written.
-    pub(super) fn restore(document: &Document) -> Self {
-        let mut books = Self::begin(document.by.clone(), document.reason.clone());
+    /// Goes on with what an earlier process has filed of rollout `id`, if it has.
+    pub(super) fn restore(id: &str, filed: Option<&Filed>) -> Self {
+        let mut books = Self::begin(Actor("rollout".into()), None);
         // The time is in the id (ULID).
-        let milliseconds = document.id.parse::<ulid::Ulid>().map(|id| id.timestamp_ms()).unwrap_or_default();
+        let milliseconds = id.parse::<ulid::Ulid>().map(|id| id.timestamp_ms()).unwrap_or_default();
         books.started_at = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(milliseconds);
-        books.log.clone_from(&document.log);
-        books.gaps.clone_from(&document.gaps);
-        books.receipt = Receipt::of(document.sheets.clone());
-        let last = document.log.last().map_or(&document.started_at, |entry| &entry.at);
-        books.gaps.push(Gap { from: last.clone(), until: rfc3339_ms(SystemTime::now()) });
+        let mut from = rfc3339_ms(books.started_at);
+        if let Some(Filed { document, at, .. }) = filed {
+            (books.by, books.reason) = (document.by.clone(), document.reason.clone());
+            books.log.clone_from(&document.log);
+            books.gaps.clone_from(&document.gaps);
+            books.receipt = Receipt::of(document.sheets.clone());
+            from.clone_from(at);
+        }
+        books.gaps.push(Gap { from, until: rfc3339_ms(SystemTime::now()) });
         books
     }
 
     /// What is counted before is none of the rollout's.
-    pub(super) fn baseline(&mut self, watch: &mut Watch, epoch: u64) {
+    pub(super) fn baseline(&mut self, watch: &mut Watch) {
         watch.totals(|counter, totals| self.receipt.begin(counter.clone(), counters(totals)));
-        self.steps.insert(epoch, self.step);
     }
 
     /// The coin with this epoch is of the rollout, and of this step.
@@ -99,6 +103,11 @@ impl Books {
         if self.log.len() < ENTRIES {
             self.log.push(Entry { at: rfc3339_ms(SystemTime::now()), event, text, step: self.step });
         }
+    }
+
+    /// Something of this kind is in the log.
+    pub(super) fn has(&self, event: &str) -> bool {
+        self.log.iter().any(|entry| entry.event == event)
     }
 
     pub(super) fn document(&self, machine: &Machine, judged: Option<&view::Judged>) -> Document {

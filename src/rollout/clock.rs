@@ -42,21 +42,21 @@ impl Moment {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     /// Of the kernel, when the process began to count.
-    booted: Duration,
+    started: Duration,
     since: Instant,
 }
 
 impl Clock {
     pub(super) fn new() -> Self {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
         let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or_default();
-        Self { booted: Duration::new(seconds, nanoseconds), since: Instant::now() }
+        Self { started: Duration::new(seconds, nanoseconds), since: Instant::now() }
     }
 
     pub(super) fn now(&self) -> Moment {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Moment { monotonic: self.booted + self.since.elapsed(), wall }
+        Moment { monotonic: self.started + self.since.elapsed(), wall }
     }
 }
 

@@ -14,14 +14,15 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::{broadcast::error::RecvError, mpsc};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::{JoinHandle, JoinSet};
 
-use super::archive::{Archive, Filed};
+use super::archive::{Archive, KEPT};
 use super::clock::Clock;
 use super::desk::{Ask, Board};
 use super::document::Document;
 use super::effect::Effect;
 use super::event::Event;
+use super::machine::RolloutId;
 use super::ports::Ports;
 use super::run::Run;
 use super::view::View;
@@ -34,6 +35,8 @@ const TICK: Duration = Duration::from_millis(10);
 /// How often what can be looked at is made anew, and evidence written.
 const SHOW: Duration = Duration::from_millis(250);
 const FILE: Duration = Duration::from_secs(1);
+/// How often what the disk, or the store, has refused is tried again.
+pub(super) const RETRY: Duration = Duration::from_millis(500);
 
 /// See the file's head.
 pub struct Controller {
@@ -52,8 +55,11 @@ pub struct Controller {
     /// Orders of ours; what they changed is no news. By id.
     pub(super) own: HashSet<String>,
     pub(super) clock: Clock,
+    /// The disk is at what was filed last.
+    pub(super) filing: Option<JoinHandle<bool>>,
     shown: Instant,
-    filed: Instant,
+    /// `None`: something has happened that should be on disk soon.
+    pub(super) filed: Option<Instant>,
 }
 
 /// A check's answer to a question of a rollout.
@@ -92,15 +98,21 @@ impl Controller {
             asking: JoinSet::new(),
             own: HashSet::new(),
             clock: Clock::new(),
+            filing: None,
             shown: now,
-            filed: now,
+            filed: Some(now),
         }
     }
 
-    /// Takes up what an earlier process has left, then runs for ever.
-    pub async fn run(mut self) {
+    /// Takes up what an earlier process has left: from then on the board knows of it. Once, before `run`. Not cancel safe.
+    pub async fn take_up(&mut self) {
         self.restore().await;
-        self.auto_start().await;
+        self.show();
+    }
+
+    /// Runs for ever.
+    pub async fn run(mut self) {
+        Box::pin(self.auto_start()).await;
         self.show();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -110,9 +122,9 @@ impl Controller {
                 biased;
                 event = self.events.recv() => self.heard(event).await,
                 Some(answered) = self.answers.recv() => self.answered(answered).await,
-                Some(ask) = self.asked.recv() => self.ask(ask).await,
+                Some(ask) = self.asked.recv() => Box::pin(self.ask(ask)).await,
                 Some(_) = self.asking.join_next() => {}
-                _ = ticks.tick(), if !is_idle => self.tick().await,
+                _ = ticks.tick(), if !is_idle => Box::pin(self.tick()).await,
             }
         }
     }
@@ -142,20 +154,22 @@ impl Controller {
         }
     }
 
-    async fn tick(&mut self) {
+    pub(super) async fn tick(&mut self) {
         // A successor has all of it from here on, or is about to.
         if self.ports.store.is_frozen() {
             return;
         }
         let now = Instant::now();
-        let splits: Vec<SplitName> = self.runs.keys().cloned().collect();
-        for name in splits {
+        for name in self.names() {
             let Some(split) = self.split(&name) else {
                 // It has left the file, and nobody can be counted any more.
                 self.close_gone(&name).await;
                 continue;
             };
             self.retry(&name).await;
+            if self.is_lost(&name, &split) {
+                self.lost(&name).await;
+            }
             let per_second = self.ports.windows.rate(&name);
             let event = self.runs.get_mut(&name).and_then(|run| run.tick(&split, per_second, now));
             if let Some(event) = event {
@@ -166,94 +180,99 @@ impl Controller {
         if now.saturating_duration_since(self.shown) >= SHOW {
             self.show();
         }
-        if now.saturating_duration_since(self.filed) >= FILE {
-            self.filed = now;
-            let filed = self.runs.values().map(Run::filed).collect();
-            self.file(filed, false).await;
+        if self.filed.is_none_or(|at| now.saturating_duration_since(at) >= FILE) {
+            self.filed = Some(now);
+            self.file_running();
         }
     }
 
     /// An event's way, and that of all that follow from it.
     pub(super) async fn advance(&mut self, name: &SplitName, event: Event) {
-        let mut events = VecDeque::from([event]);
+        if let Some(id) = self.id(name) {
+            self.take_in(name, &id, VecDeque::from([event])).await;
+        }
+    }
+
+    /// `advance` for several, of this rollout only: another one may have begun in its place meanwhile.
+    pub(super) async fn take_in(&mut self, name: &SplitName, id: &RolloutId, mut events: VecDeque<Event>) {
         while let Some(event) = events.pop_front() {
             let moment = self.clock.now();
-            let Some(run) = self.runs.get_mut(name) else { return };
+            let Some(run) = self.runs.get_mut(name).filter(|run| run.machine.id() == id) else { return };
             let effects = run.step(event, moment);
             self.follow(name, effects, &mut events).await;
         }
     }
 
+    pub(super) fn id(&self, name: &SplitName) -> Option<RolloutId> {
+        self.runs.get(name).map(|run| run.machine.id().clone())
+    }
+
+    pub(super) fn names(&self) -> Vec<SplitName> {
+        self.runs.keys().cloned().collect()
+    }
+
     /// Carries effects out as far as the disk allows; what follows from them is added to `events`.
     pub(super) async fn follow(&mut self, name: &SplitName, effects: Vec<Effect>, events: &mut VecDeque<Event>) {
+        let id = self.id(name);
         let (at_once, later): (Vec<_>, Vec<_>) = effects.into_iter().partition(is_urgent);
-        for effect in at_once {
-            self.carry(name, effect, events).await;
-        }
         if let Some(run) = self.runs.get_mut(name) {
             run.held.extend(later);
+        }
+        for effect in at_once.into_iter().take_while(|_| id.is_some()) {
+            if self.id(name) == id {
+                self.carry(name, effect, events).await;
+            }
         }
         self.let_go(name, events).await;
     }
 
     /// Writes progress down, then carries out what has waited for it.
     async fn let_go(&mut self, name: &SplitName, events: &mut VecDeque<Event>) {
-        if !self.note(name).await {
-            return;
-        }
-        let held = self.runs.get_mut(name).map(|run| std::mem::take(&mut run.held)).unwrap_or_default();
-        for effect in held {
+        let id = self.id(name);
+        while self.id(name) == id && self.note(name).await {
+            let next = self.runs.get_mut(name).and_then(|run| run.held.pop_front());
+            let Some(effect) = next else { break };
             Box::pin(self.carry(name, effect, events)).await;
         }
         let is_over = self.runs.get(name).is_some_and(|run| run.machine.is_over() && run.noted == run.machine.turn());
-        if is_over && events.is_empty() {
+        if is_over && self.id(name) == id && events.is_empty() {
             Box::pin(self.forget(name)).await;
         }
     }
 
     /// What the disk refused, once more.
-    async fn retry(&mut self, name: &SplitName) {
-        let waits = self.runs.get(name).is_some_and(|run| run.noted != run.machine.turn() || !run.held.is_empty());
+    pub(super) async fn retry(&mut self, name: &SplitName) {
+        let Some(run) = self.runs.get_mut(name) else { return };
+        let waits = run.noted != run.machine.turn() || !run.held.is_empty() || !run.stalled.is_empty();
         if !waits {
             return;
         }
+        let stalled = std::mem::take(&mut run.stalled);
+        let Some(id) = self.id(name) else { return };
         let mut events = VecDeque::new();
-        self.let_go(name, &mut events).await;
-        while let Some(event) = events.pop_front() {
-            Box::pin(self.advance(name, event)).await;
-        }
+        self.follow(name, stalled, &mut events).await;
+        Box::pin(self.take_in(name, &id, events)).await;
     }
 
-    /// Closes the receipt once the last request is in.
-    async fn close(&mut self, name: &SplitName, now: Instant) {
-        // As it is now: before a rollback the rollout's last coin was in force, and nothing would be waited for.
-        let Some(split) = self.split(name) else { return };
-        let Some(run) = self.runs.get_mut(name) else { return };
-        let Some((seq, _)) = run.closing else { return };
-        if run.may_close(&split, now) {
-            self.close_now(name, seq).await;
-        }
+    /// The split has left the file and come back: what was remembered of it is gone.
+    fn is_lost(&self, name: &SplitName, split: &SplitState) -> bool {
+        let Some(run) = self.runs.get(name).filter(|run| !run.machine.state().is_end() && run.noted > 0) else {
+            return false;
+        };
+        split.rollout.as_ref().is_none_or(|mark| mark.id != run.machine.id().0)
     }
 
-    async fn close_gone(&mut self, name: &SplitName) {
-        self.retry(name).await;
-        let closing = self.runs.get(name).and_then(|run| run.closing);
-        if let Some((seq, _)) = closing {
-            self.close_now(name, seq).await;
+    async fn lost(&mut self, name: &SplitName) {
+        // It may be told already.
+        self.catch_up().await;
+        let to = self.runs.get(name).map(|run| run.machine.plan().to.clone());
+        if let Some(to) = to.filter(|_| self.split(name).is_some_and(|split| self.is_lost(name, &split))) {
+            self.advance(name, Event::VersionLeft(to)).await;
         }
-    }
-
-    async fn close_now(&mut self, name: &SplitName, seq: u64) {
-        let Some(run) = self.runs.get_mut(name) else { return };
-        run.closing = None;
-        run.books.ended_at = Some(std::time::SystemTime::now());
-        let filed = run.filed();
-        self.file(vec![filed], true).await;
-        self.advance(name, Event::Done { seq }).await;
     }
 
     /// It is over: its document stays.
-    async fn forget(&mut self, name: &SplitName) {
+    pub(super) async fn forget(&mut self, name: &SplitName) {
         let Some(run) = self.runs.remove(name) else { return };
         if let Some(split) = self.split(name) {
             let view = Arc::new(run.view(&split));
@@ -262,6 +281,7 @@ impl Controller {
             self.board.store(Arc::new(board));
         }
         self.past.insert(0, Arc::new(run.document()));
+        self.past.truncate(KEPT);
         drop(run);
         self.show();
         self.auto_start_one(name).await;
@@ -288,20 +308,16 @@ impl Controller {
         self.board.store(Arc::new(board));
     }
 
-    /// Writes receipts; a disk that refuses is told of, and holds nothing up.
-    pub(super) async fn file(&self, filed: Vec<Filed>, is_final: bool) {
-        let archive = self.archive.clone();
-        let written = spawn_blocking(move || filed.iter().try_for_each(|one| archive.write(one, is_final))).await;
-        if let Ok(Err(error)) = written {
-            tracing::warn!(event = "receipt_not_written", %error, "will be tried again");
-        }
-    }
-
     pub(super) fn store(&self) -> Arc<Store> {
         self.ports.store.clone()
     }
 }
 
+/// A rollback, and what is of this process only.
 fn is_urgent(effect: &Effect) -> bool {
-    matches!(effect, Effect::Do { .. }) && !effect.waits_for_journal()
+    match effect {
+        Effect::Do { .. } => !effect.waits_for_journal(),
+        Effect::EnterStep(_) => true,
+        Effect::Ask { .. } | Effect::Log { .. } => false,
+    }
 }

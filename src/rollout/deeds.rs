@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use tokio::task::spawn_blocking;
 
-use super::controller::{Answered, Controller};
+use super::controller::{Answered, Controller, RETRY};
 use super::effect::{Effect, Order as Deed};
 use super::event::Event;
 use super::share::Share;
@@ -17,6 +17,9 @@ use crate::config::CheckAt;
 use crate::model::{Actor, CheckName, Instant, Revision, Source, SplitName};
 use crate::notices::Notice;
 use crate::state::{Applied, ApplyError, Change, Order, RolloutMark};
+
+/// So often an order is given again at once, when others were first.
+const TRIES: usize = 5;
 
 impl Controller {
     pub(super) async fn carry(&mut self, name: &SplitName, effect: Effect, events: &mut VecDeque<Event>) {
@@ -27,6 +30,7 @@ impl Controller {
                 if let (Some(run), Some(split)) = (self.runs.get_mut(name), split) {
                     run.enter_step(step, &split, Instant::now());
                 }
+                self.filed = None;
             }
             Effect::Ask { check, question, at } => self.ask_check(name, check, question, at),
             // Told when the machine stepped.
@@ -35,7 +39,13 @@ impl Controller {
     }
 
     async fn carry_out(&mut self, name: &SplitName, seq: u64, deed: Deed, events: &mut VecDeque<Event>) {
-        let split = name.clone();
+        if !self.is_ordered(name, seq) {
+            return;
+        }
+        if deed.leads_upward() && self.is_too_soon(name, seq) {
+            return events.push_back(Event::Refused { seq, why: "it was a moment ago".into() });
+        }
+        let (split, again) = (name.clone(), deed.clone());
         let (change, by, source, reason) = match deed {
             Deed::Notify { notice, text } => {
                 let rollout = self.runs.get(name).map(|run| run.machine.id().0.clone()).unwrap_or_default();
@@ -54,6 +64,7 @@ impl Controller {
                 if let Some(run) = self.runs.get_mut(name) {
                     run.closing = Some((seq, Instant::now()));
                 }
+                self.filed = None;
                 return;
             }
             Deed::Weights { share, by, reason } => {
@@ -69,36 +80,94 @@ impl Controller {
                 (change, by, source, reason)
             }
         };
-        // A rollback stands above whatever somebody else has just changed.
-        let if_match = match change {
-            Change::Rollback { .. } => None,
-            _ => self.runs.get(name).map(|run| run.revision),
-        };
         let order =
-            Order { id: fastrand::u128(..), change, by, source, reason: Some(reason), if_match, dry_run: false };
+            Order { id: fastrand::u128(..), change, by, source, reason: Some(reason), if_match: None, dry_run: false };
+        let held = Effect::Do { seq, order: again };
+        self.order(name, (seq, order), held, events).await;
+    }
+
+    /// Gives an order to the store, and tells the machine what came of it.
+    async fn order(
+        &mut self,
+        name: &SplitName,
+        (seq, mut order): (u64, Order),
+        held: Effect,
+        events: &mut VecDeque<Event>,
+    ) {
+        for _ in 0..TRIES {
+            // A rollback stands above whatever somebody else has just changed.
+            if !matches!(order.change, Change::Rollback { .. }) {
+                order.if_match = self.runs.get(name).map(|run| run.revision);
+            }
+            let Some(why) = self.try_order(name, seq, order.clone(), &held).await else { return };
+            let Err(error) = why else { return events.push_back(Event::Done { seq }) };
+            // What was first is heard first: it may have made the order void.
+            Box::pin(self.catch_up()).await;
+            if !self.is_ordered(name, seq) {
+                return;
+            }
+            let is_late = matches!(error, ApplyError::RevisionChanged { .. });
+            if !is_late {
+                return self.refuse(name, seq, error.to_string(), events);
+            }
+            order.id = fastrand::u128(..);
+        }
+        self.refuse(name, seq, "the split is changed all the time".into(), events);
+    }
+
+    /// `None`: not now, since a successor is being given the state; it is tried again if that fails.
+    async fn try_order(
+        &mut self,
+        name: &SplitName,
+        seq: u64,
+        order: Order,
+        held: &Effect,
+    ) -> Option<Result<(), ApplyError>> {
         match self.apply(order).await {
             Ok(applied) => {
                 self.saw(name, &applied);
-                events.push_back(Event::Done { seq });
+                Some(Ok(()))
             }
-            Err(error) => {
-                // What was first is heard first: it may have made the order void.
-                Box::pin(self.catch_up()).await;
-                events.push_back(Event::Refused { seq, why: error.to_string() });
+            Err(ApplyError::Frozen) => {
+                let run = self.runs.get_mut(name).filter(|run| run.machine.is_ordered(seq));
+                run.into_iter().for_each(|run| run.stalled.push(held.clone()));
+                None
             }
+            Err(error) => Some(Err(error)),
         }
+    }
+
+    fn refuse(&mut self, name: &SplitName, seq: u64, why: String, events: &mut VecDeque<Event>) {
+        if let Some(run) = self.runs.get_mut(name) {
+            run.refused = Some((seq, Instant::now()));
+        }
+        events.push_back(Event::Refused { seq, why });
+    }
+
+    /// An order may have become void since it was given: by a rollback, while the disk refused.
+    fn is_ordered(&self, name: &SplitName, seq: u64) -> bool {
+        self.runs.get(name).is_some_and(|run| run.machine.is_ordered(seq))
+    }
+
+    /// It was refused a moment ago: a disk that is sick is not asked ten times a second.
+    fn is_too_soon(&self, name: &SplitName, seq: u64) -> bool {
+        let refused = self.runs.get(name).and_then(|run| run.refused).filter(|(of, _)| *of == seq);
+        refused.is_some_and(|(_, at)| Instant::now().saturating_duration_since(at) < RETRY)
     }
 
     /// Says something to the one write path.
     pub(super) async fn apply(&mut self, order: Order) -> Result<Applied, ApplyError> {
+        let id = format!("{:032x}", order.id);
         if !matches!(order.change, Change::Note { .. }) {
-            self.own.insert(format!("{:032x}", order.id));
+            self.own.insert(id.clone());
         }
         let store = self.store();
-        match spawn_blocking(move || store.apply(order)).await {
-            Ok(result) => result,
-            Err(_) => Err(ApplyError::Frozen),
+        let result = spawn_blocking(move || store.apply(order)).await.unwrap_or(Err(ApplyError::Frozen));
+        // Where nothing has changed there will be no event.
+        if !result.as_ref().is_ok_and(|applied| applied.changed) {
+            self.own.remove(&id);
         }
+        result
     }
 
     fn saw(&mut self, name: &SplitName, applied: &Applied) {
@@ -127,6 +196,11 @@ impl Controller {
         if run.noted == turn {
             return true;
         }
+        let now = Instant::now();
+        let is_too_soon = |&(of, at): &(u64, Instant)| of == turn && now.saturating_duration_since(at) < RETRY;
+        if run.unnoted.as_ref().is_some_and(is_too_soon) {
+            return false;
+        }
         let mark = run.mark();
         match self.apply(note_order(name, mark)).await {
             Ok(applied) => {
@@ -136,9 +210,9 @@ impl Controller {
                 true
             }
             Err(error) => {
-                if let Some(run) = self.runs.get_mut(name)
-                    && std::mem::replace(&mut run.is_persisted, false)
-                {
+                let Some(run) = self.runs.get_mut(name) else { return false };
+                run.unnoted = Some((turn, now));
+                if std::mem::replace(&mut run.is_persisted, false) {
                     tracing::warn!(event = "rollout.not_noted", split = %name, %error, "will be tried again");
                 }
                 false

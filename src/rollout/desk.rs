@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
@@ -19,6 +20,8 @@ use crate::state::ApplyError;
 
 /// Questions that may wait for the controller.
 const WAITING: usize = 64;
+/// How long a hand-over waits for rollouts to be written down.
+const PARKING: Duration = Duration::from_secs(2);
 
 /// A rollout that somebody asks for.
 #[derive(Clone, Debug)]
@@ -69,6 +72,7 @@ pub enum DeskError {
 pub enum Ask {
     Start { split: SplitName, start: Start, answer: Reply },
     Command { split: SplitName, command: Command, dry_run: bool, answer: Reply },
+    Park { answer: oneshot::Sender<()> },
 }
 
 /// The rollout as it is after the deed, or would be.
@@ -112,6 +116,16 @@ impl Desk {
     /// See `DeskError`; nothing has changed.
     pub async fn command(&self, split: SplitName, command: Command, dry_run: bool) -> Result<Arc<View>, DeskError> {
         self.ask(|answer| Ask::Command { split, command, dry_run, answer }).await
+    }
+
+    /// Writes down all that is known, for a successor that takes the rollouts up. A disk that refuses is told of in the
+    /// log; nothing runs otherwise than before.
+    pub async fn park(&self) {
+        let (answer, parked) = oneshot::channel();
+        if self.asks.send(Ask::Park { answer }).await.is_ok() {
+            // Nobody runs rollouts any more, or a disk hangs: what was written last must do.
+            let _ = tokio::time::timeout(PARKING, parked).await;
+        }
     }
 
     /// The running rollout of a split, or its last one.

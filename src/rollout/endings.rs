@@ -37,7 +37,7 @@ impl Machine {
         self.end(end, format!("{}: {reason}", by.0), out);
     }
 
-    pub(super) fn rolled_back(&mut self, by: &Actor, reason: Option<String>, out: &mut Vec<Effect>) {
+    pub(super) fn rolled_back(&mut self, by: &Actor, source: Source, reason: Option<String>, out: &mut Vec<Effect>) {
         if self.outbox.has(Order::leads_upward) {
             let text = format!("{} rolls back while a step is being set: the rollback stands", by.0);
             out.push(Effect::Log { tone: Tone::Warn, event: "rollout.conflict", text });
@@ -45,7 +45,13 @@ impl Machine {
         // It stands above anything still on its way, a rollback of our own among it.
         self.outbox.forget(|order| order.leads_upward() || matches!(order, Order::Rollback { .. }));
         let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));
-        self.end(End::Aborted, format!("rolled back by {}{reason}", by.0), out);
+        if !matches!(source, Source::Analysis | Source::Check) {
+            return self.end(End::Aborted, format!("rolled back by {}{reason}", by.0), out);
+        }
+        if !matches!(self.phase, Phase::Ended(_)) {
+            self.notify(Notice::RolledBack, format!("back to {}{reason}", self.plan.stable), out);
+        }
+        self.end(End::Failed, format!("{}{reason}", by.0), out);
     }
 
     pub(super) fn superseded(&mut self, why: String, out: &mut Vec<Effect>) {

@@ -3,7 +3,7 @@
 use super::command::Command;
 use crate::analysis::{Part, Verdict};
 use crate::checks::Answer;
-use crate::model::{Actor, CheckName, VersionName};
+use crate::model::{Actor, CheckName, Source, VersionName};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -28,6 +28,8 @@ pub enum Event {
     /// Somebody rolled the split back, past this rollout.
     RolledBack {
         by: Actor,
+        /// `Analysis` or `Check`: it was this rollout's own, and the process ended before it was written down.
+        source: Source,
         reason: Option<String>,
     },
     /// The file gives this split other weights than before: it wins.

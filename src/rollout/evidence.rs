@@ -47,7 +47,7 @@ impl Evidence {
         analysis: &Analysis,
         history: &History,
         now: Instant,
-    ) -> Result<Self, BadSettings> {
+    ) -> Result<Box<Self>, BadSettings> {
         let settings = settings(analysis);
         let engine = Engine::by_steps(settings.clone(), history, &margins(plan, &settings))?;
         Ok(Self::with(plan, (engine, &settings), history, now))
@@ -59,17 +59,19 @@ impl Evidence {
     /// It cannot be read.
     pub(super) fn restore(
         plan: &Plan,
-        snapshot: Snapshot,
+        (snapshot, tallies): (Snapshot, [view::Tally; 2]),
         history: &History,
         now: Instant,
-    ) -> Result<Self, RestoreError> {
+    ) -> Result<Box<Self>, RestoreError> {
         let engine = Engine::restore(snapshot)?;
         let settings = engine.settings().clone();
-        Ok(Self::with(plan, (engine, &settings), history, now))
+        let mut evidence = Self::with(plan, (engine, &settings), history, now);
+        evidence.tallies = tallies;
+        Ok(evidence)
     }
 
-    fn with(plan: &Plan, (engine, settings): (Engine, &Settings), history: &History, now: Instant) -> Self {
-        Self {
+    fn with(plan: &Plan, (engine, settings): (Engine, &Settings), history: &History, now: Instant) -> Box<Self> {
+        Box::new(Self {
             feed: Feed::new(settings, Order::Auto, history),
             judgment: Some(engine.judge()),
             engine,
@@ -82,7 +84,7 @@ impl Evidence {
             tallies: [view::Tally::default(); 2],
             failures: 0,
             looked: now,
-        }
+        })
     }
 
     /// A step's weights are in force.
@@ -114,8 +116,8 @@ impl Evidence {
             // An epoch that never gave `to` and stable a coin between them says nothing about either.
             let _ = feed.add(came.bin, came.epoch, side, &came.new);
         });
-        // The present bin is not over, and who began at the end of the last one may not have been counted yet.
-        let released = self.feed.release(watch.bin(now).saturating_sub(1));
+        // `now` is of before the reading: all that began in earlier bins has been read.
+        let released = self.feed.release(watch.bin(now));
         for portion in &released.known {
             for (sum, counts) in self.tallies.iter_mut().zip([&portion.canary, &portion.stable]) {
                 (sum.all, sum.bad) = (sum.all + counts.all, sum.bad + counts.bad);
@@ -172,6 +174,11 @@ impl Evidence {
 
     pub(super) fn snapshot(&self) -> Snapshot {
         self.engine.snapshot()
+    }
+
+    /// Requests and failures that were judged: of the canary, of stable.
+    pub(super) fn tallies(&self) -> [view::Tally; 2] {
+        self.tallies
     }
 
     pub(super) fn shown(&self) -> Option<view::Judged> {

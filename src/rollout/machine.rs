@@ -143,7 +143,7 @@ impl Machine {
             Event::Done { seq } => self.done(seq, &mut out),
             Event::Refused { seq, why } => self.refused(seq, &why, &mut out),
             Event::Command(command) => self.command(command, &mut out),
-            Event::RolledBack { by, reason } => self.rolled_back(&by, reason, &mut out),
+            Event::RolledBack { by, source, reason } => self.rolled_back(&by, source, reason, &mut out),
             Event::FileChangedWeights => self.superseded("the file gives other weights".into(), &mut out),
             Event::VersionLeft(version) => self.version_left(&version, &mut out),
             Event::NewerVersion { to, by } => self.newer_version(&to, by, &mut out),
@@ -262,6 +262,11 @@ impl Machine {
     pub(super) fn notify(&mut self, notice: Notice, text: String, out: &mut Vec<Effect>) {
         let effect = self.outbox.push(Order::Notify { notice, text });
         out.push(effect);
+    }
+
+    /// The order with this number is still to be carried out.
+    pub(super) fn is_ordered(&self, seq: u64) -> bool {
+        self.outbox.has_number(seq)
     }
 
     /// The step in force or being set.

@@ -302,7 +302,10 @@ fn the_file_a_newer_version_and_a_hand_take_its_place() {
     };
     assert_eq!(end(Event::FileChangedWeights), (vec![], State::Superseded));
     assert_eq!(end(Event::VersionLeft(version("v2"))), (vec![], State::Superseded));
-    assert_eq!(end(Event::RolledBack { by: Actor("local:a".into()), reason: None }), (vec![], State::Aborted));
+    assert_eq!(
+        end(Event::RolledBack { by: Actor("local:a".into()), source: crate::model::Source::Cli, reason: None }),
+        (vec![], State::Aborted)
+    );
     let newer = |to| Event::NewerVersion { to: version(to), by: Actor("file".into()) };
     assert_eq!(end(newer("v3")), (vec!["0 %".to_owned()], State::Superseded));
     let mut world = begun();

@@ -19,6 +19,8 @@ mod checks;
 mod clock;
 mod command;
 mod controller;
+#[cfg(test)]
+mod controller_tests;
 mod deeds;
 mod desk;
 mod document;
@@ -26,6 +28,7 @@ mod effect;
 mod endings;
 mod event;
 mod evidence;
+mod filing;
 mod machine;
 #[cfg(test)]
 mod machine_tests;
@@ -41,6 +44,7 @@ mod saved;
 mod saved_tests;
 mod share;
 mod status;
+mod taking_up;
 #[cfg(test)]
 mod testing;
 mod view;

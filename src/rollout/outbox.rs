@@ -68,6 +68,10 @@ impl Outbox {
         self.waiting.iter().any(|w| is_meant(&w.order))
     }
 
+    pub(super) fn has_number(&self, seq: u64) -> bool {
+        self.waiting.iter().any(|w| w.seq == seq)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

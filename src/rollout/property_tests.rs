@@ -185,7 +185,7 @@ impl Watched {
                     0 => Event::FileChangedWeights,
                     1 => Event::VersionLeft(version("v2")),
                     2 => Event::NewerVersion { to: version("v3"), by },
-                    _ => Event::RolledBack { by, reason: None },
+                    _ => Event::RolledBack { by, source: crate::model::Source::Api, reason: None },
                 }
             }
             _ => return None,
@@ -208,7 +208,8 @@ impl Watched {
     fn crash(&mut self) {
         self.acted.clear();
         let by = Actor("analysis".into());
-        let held = self.world.is_held.then_some(Event::RolledBack { by, reason: None });
+        let held =
+            self.world.is_held.then_some(Event::RolledBack { by, source: crate::model::Source::Api, reason: None });
         self.world.crash(self.found.clone().or(held));
     }
 

@@ -3,7 +3,7 @@
 //! Waits for nothing; what is to be done is given back, in order, to the controller. Invariant: the machine changes only
 //! in `step`, and every line it logs is in the receipt.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,17 +12,17 @@ use super::books::Books;
 use super::clock::Moment;
 use super::document::Document;
 use super::effect::{Effect, Tone};
-use super::event::Event;
-use super::evidence::Evidence;
+use super::event::{Event, Judged};
+use super::evidence::{EVERY, Evidence};
 use super::machine::{Machine, RolloutId};
 use super::plan::{Judging, Plan};
-use super::saved::Saved;
+use super::saved::{RestoreError, Saved};
 use super::status::{Readiness, Target, rollback_ready};
 use super::view::{CheckView, StepView, View};
 use crate::analysis::History;
 use crate::checks::Finding;
 use crate::config;
-use crate::model::{Actor, CheckName, Instant, Revision, VersionName};
+use crate::model::{Actor, CheckName, Instant, Revision, VersionName, rfc3339_ms};
 use crate::pool::EndpointState;
 use crate::state::{RolloutMark, SplitState};
 use crate::telemetry::{Cells, Watch};
@@ -36,7 +36,8 @@ const COUNT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) machine: Machine,
-    pub(super) evidence: Option<Evidence>,
+    /// Boxed, for it is large and a run is moved: a thread's stack has no room for copies of it.
+    pub(super) evidence: Option<Box<Evidence>>,
     pub(super) books: Books,
     watch: Watch,
     /// The split's revision when it was last looked at.
@@ -44,10 +45,19 @@ pub(super) struct Run {
     /// The turn that is on disk.
     pub(super) noted: u64,
     /// Effects that wait for the disk.
-    pub(super) held: Vec<Effect>,
+    pub(super) held: VecDeque<Effect>,
+    /// Those that found a hand-over going on.
+    pub(super) stalled: Vec<Effect>,
+    /// The turn that the disk refused last, and when.
+    pub(super) unnoted: Option<(u64, Instant)>,
+    /// The order that was refused last, and when.
+    pub(super) refused: Option<(u64, Instant)>,
+    /// When the disk refused the last receipt.
+    pub(super) unfiled: Option<Instant>,
     /// The receipt's order, while requests are on their way.
     pub(super) closing: Option<(u64, Instant)>,
     counted: Instant,
+    ticked: Instant,
     findings: HashMap<CheckName, Finding>,
     pub(super) is_persisted: bool,
 }
@@ -59,6 +69,32 @@ pub(super) struct Begin<'a> {
     pub(super) history: History,
     pub(super) by: Actor,
     pub(super) reason: Option<String>,
+}
+
+/// What an earlier process has left of a rollout, and what a new analysis would be begun with.
+pub(super) struct Left<'a> {
+    pub(super) saved: Saved,
+    pub(super) filed: Option<&'a Filed>,
+    pub(super) analysis: config::Analysis,
+    pub(super) history: &'a dyn Fn(&Plan) -> History,
+}
+
+impl Left<'_> {
+    /// What was learned, else a new analysis.
+    fn evidence(&self, plan: &Plan, now: Instant) -> Option<Box<Evidence>> {
+        if plan.judging == Judging::Off {
+            return None;
+        }
+        let history = (self.history)(plan);
+        let learned = self.filed.and_then(|filed| Some((filed.evidence.clone()?, filed.judged)));
+        if let Some(learned) = learned {
+            match Evidence::restore(plan, learned, &history, now) {
+                Ok(evidence) => return Some(evidence),
+                Err(why) => tracing::warn!(event = "rollout.evidence_lost", %why, "the analysis begins anew"),
+            }
+        }
+        Evidence::begin(plan, &self.analysis, &history, now).ok()
+    }
 }
 
 impl Run {
@@ -77,8 +113,8 @@ impl Run {
         let id = RolloutId(ulid::Ulid::from_parts(millis(SystemTime::now()), fastrand::u128(..)).to_string());
         let (machine, effects) = Machine::start(id, plan, &split.weights, by.clone(), moment);
         let mut run = Self::with(machine, evidence, Books::begin(by, reason), cells, (split, now));
-        run.books.baseline(&mut run.watch, split.epoch);
-        run.log(&effects);
+        run.books.baseline(&mut run.watch);
+        run.books.enter(split.epoch, None);
         Ok((run, effects))
     }
 
@@ -87,42 +123,37 @@ impl Run {
     /// # Errors
     /// It cannot be read; the weights stay as they are.
     pub(super) fn restore(
-        (saved, filed): (Saved, Option<&Filed>),
+        left: Left<'_>,
         found: impl FnOnce(&Machine) -> Option<Event>,
         cells: &Arc<Cells>,
         split: &SplitState,
         (now, moment): (Instant, Moment),
     ) -> Result<(Self, Vec<Effect>), String> {
-        let found = Machine::peek(&saved).map_err(|why| why.to_string()).map(|machine| found(&machine))?;
-        let (machine, effects) = Machine::restore(saved, found, moment).map_err(|why| why.to_string())?;
-        let history = History::default();
-        let snapshot = filed.and_then(|filed| filed.evidence.clone());
-        let evidence = match snapshot.map(|snapshot| Evidence::restore(machine.plan(), snapshot, &history, now)) {
-            Some(Ok(evidence)) => Some(evidence),
-            Some(Err(why)) => {
-                tracing::warn!(event = "rollout.evidence_lost", %why, "the analysis begins anew");
-                None
-            }
-            None => None,
-        };
-        let analysis = config::Analysis::default();
-        let anew = || {
-            (machine.plan().judging != Judging::Off).then(|| Evidence::begin(machine.plan(), &analysis, &history, now))
-        };
-        let evidence = evidence.or_else(|| anew()?.ok());
-        let by = Actor("rollout".into());
-        let books = filed.map_or_else(|| Books::begin(by, None), |filed| Books::restore(&filed.document));
+        let (saved, filed) = (left.saved.clone(), left.filed);
+        let progress = filed.and_then(|filed| filed.progress.as_ref());
+        let (saved, was) = Machine::latest(saved, progress).map_err(|why| why.to_string())?;
+        let (machine, effects) =
+            Machine::restore(saved, found(&was), moment).map_err(|why: RestoreError| why.to_string())?;
+        let evidence = left.evidence(machine.plan(), now);
+        let books = Books::restore(&machine.id().0, filed);
         let mut run = Self::with(machine, evidence, books, cells, (split, now));
-        run.books.enter(split.epoch, run.machine.at_step());
+        run.books.baseline(&mut run.watch);
+        if !was.state().is_end() {
+            run.books.enter(split.epoch, was.step_in_force());
+        }
         run.books.note("rollout.restored", "weir was started anew".into());
-        run.noted = run.machine.turn();
+        // What was found since is not on disk yet.
+        run.noted = was.turn();
         run.log(&effects);
+        if let Some(ending) = was.ending().filter(|_| !run.books.has("ended")) {
+            run.books.note("rollout.ended", format!("{}: {ending}", was.state().as_str()));
+        }
         Ok((run, effects))
     }
 
     fn with(
         machine: Machine,
-        evidence: Option<Evidence>,
+        evidence: Option<Box<Evidence>>,
         books: Books,
         cells: &Arc<Cells>,
         (split, now): (&SplitState, Instant),
@@ -134,9 +165,14 @@ impl Run {
             books,
             revision: split.revision,
             noted: 0,
-            held: Vec::new(),
+            held: VecDeque::new(),
+            stalled: Vec::new(),
+            unnoted: None,
+            refused: None,
+            unfiled: None,
             closing: None,
             counted: now,
+            ticked: now,
             findings: HashMap::new(),
             is_persisted: false,
         }
@@ -158,7 +194,8 @@ impl Run {
         effects
     }
 
-    fn log(&mut self, effects: &[Effect]) {
+    /// Also what was done by `begin`, once it counts.
+    pub(super) fn log(&mut self, effects: &[Effect]) {
         for effect in effects {
             let Effect::Log { tone, event, text } = effect else { continue };
             let (split, id) = (&self.machine.plan().split, &self.machine.id().0);
@@ -172,23 +209,26 @@ impl Run {
 
     /// Time has passed: what the analysis says, if it was time for a look.
     pub(super) fn tick(&mut self, split: &SplitState, per_second: f64, now: Instant) -> Option<Event> {
-        let is_running = !self.machine.state().is_end();
-        let due = match &self.evidence {
-            Some(evidence) => evidence.is_due(&self.watch, now),
-            None => now.saturating_duration_since(self.counted) >= COUNT,
-        };
         if now.saturating_duration_since(self.counted) >= COUNT {
             self.count(split, now);
         }
-        if !due {
+        let is_time = now.saturating_duration_since(self.ticked) >= EVERY;
+        if !is_time && !self.watched().is_some_and(|evidence| evidence.is_due(&self.watch, now)) {
             return None;
         }
-        match &mut self.evidence {
-            Some(evidence) if is_running => {
-                Some(Event::Tick(Some(evidence.look(&mut self.watch, split, per_second, now))))
-            }
-            _ => Some(Event::Tick(None)),
-        }
+        self.ticked = now;
+        Some(Event::Tick(self.learn(split, per_second, now)))
+    }
+
+    fn watched(&self) -> Option<&Evidence> {
+        self.evidence.as_deref().filter(|_| !self.machine.state().is_end())
+    }
+
+    /// Takes in all that is new, into the receipt only when that is due.
+    pub(super) fn learn(&mut self, split: &SplitState, per_second: f64, now: Instant) -> Option<Judged> {
+        let is_running = !self.machine.state().is_end();
+        let evidence = self.evidence.as_deref_mut().filter(|_| is_running)?;
+        Some(evidence.look(&mut self.watch, split, per_second, now))
     }
 
     /// Takes the counts into the receipt. True if requests of the rollout are still on their way by earlier coins.
@@ -221,18 +261,31 @@ impl Run {
             id: self.machine.id().0.clone(),
             to: self.machine.plan().to.clone(),
             running: !self.machine.state().is_end(),
+            revision: self.revision,
             progress: (!is_over).then(|| serde_json::to_value(self.machine.save()).unwrap_or_default()),
         }
     }
 
     pub(super) fn filed(&self) -> Filed {
-        let is_running = !self.machine.state().is_end();
-        let evidence = self.evidence.as_ref().filter(|_| is_running).map(Evidence::snapshot);
-        Filed { document: self.document(), evidence }
+        let document = self.document();
+        let Some(evidence) = self.watched() else {
+            return Filed {
+                progress: Some(self.machine.save()),
+                at: rfc3339_ms(SystemTime::now()),
+                ..Filed::closed(document)
+            };
+        };
+        Filed {
+            document,
+            evidence: Some(evidence.snapshot()),
+            judged: evidence.tallies(),
+            progress: Some(self.machine.save()),
+            at: rfc3339_ms(SystemTime::now()),
+        }
     }
 
     pub(super) fn document(&self) -> Document {
-        self.books.document(&self.machine, self.evidence.as_ref().and_then(Evidence::shown).as_ref())
+        self.books.document(&self.machine, self.evidence.as_deref().and_then(Evidence::shown).as_ref())
     }
 
     pub(super) fn view(&self, split: &SplitState) -> View {
@@ -259,7 +312,7 @@ impl Run {
             ending: machine.ending().map(str::to_owned),
             ended_at: self.books.ended_at,
             commands: machine.commands(),
-            judgment: self.evidence.as_ref().and_then(Evidence::shown),
+            judgment: self.evidence.as_deref().and_then(Evidence::shown),
             checks: self.checks(),
             rollback_ready: ready(split, &plan.stable),
             persisted: self.is_persisted,

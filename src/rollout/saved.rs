@@ -53,6 +53,17 @@ impl Machine {
         if machine.is_sound() { Ok(machine) } else { Err(RestoreError::Unsound) }
     }
 
+    /// The later one of the same decisions, with the turn they were: only its clocks have gone on.
+    ///
+    /// # Errors
+    /// `saved` is of another version, or damaged.
+    pub(super) fn latest(saved: Saved, filed: Option<&Saved>) -> Result<(Saved, Self), RestoreError> {
+        let noted = Self::peek(&saved)?;
+        let later = filed.and_then(|filed| Some((filed.clone(), Self::peek(filed).ok()?)));
+        let later = later.filter(|(_, machine)| machine.id == noted.id && machine.turn == noted.turn);
+        Ok(later.unwrap_or((saved, noted)))
+    }
+
     /// Goes on where it was written. `found`: what has happened to the split since, if something has (it is in the
     /// store's history: a rollback, other weights in the file, a version gone). It is heard before anything is ordered
     /// again, so that no old order is done over it.

@@ -76,7 +76,7 @@ fn what_is_read_back_is_what_was_written() {
 fn what_has_happened_meanwhile_is_heard_before_anything_is_ordered_again() {
     for world in all_phases() {
         let by = crate::model::Actor("local:a".into());
-        let found = Event::RolledBack { by, reason: Some("p99".into()) };
+        let found = Event::RolledBack { by, source: crate::model::Source::Api, reason: Some("p99".into()) };
         let (machine, effects) = Machine::restore(world.machine.save(), Some(found), world.now).unwrap();
         assert_eq!(machine.state(), State::Aborted);
         let upward = |e: &Effect| matches!(e, Effect::Do { order, .. } if order.leads_upward());

@@ -81,6 +81,14 @@ impl Machine {
         matches!(self.phase, Phase::Holding | Phase::Approval).then(|| self.plan.share(parts))
     }
 
+    /// The step that requests are sent by; unlike `at_step` not the one that is just being set.
+    pub(super) fn step_in_force(&self) -> Option<usize> {
+        match self.phase {
+            Phase::Entering => self.step.and_then(|step| step.checked_sub(1)),
+            _ => self.step,
+        }
+    }
+
     /// What its checks have said last.
     pub(super) fn checks_seen(&self) -> impl Iterator<Item = (&Asked, &Checking)> {
         self.plan.checks.iter().zip(&self.checks)

@@ -68,7 +68,7 @@ pub struct Judged {
     pub stable: Tally,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Tally {
     pub all: u64,
     pub bad: u64,

@@ -8,7 +8,7 @@ use super::names::Names;
 use super::precedence::in_order;
 use super::{Order, Override};
 use crate::config::{NameTarget, Split, Version};
-use crate::model::{Address, Revision, VersionName, Weight, Weights};
+use crate::model::{Address, Revision, Source, VersionName, Weight, Weights};
 
 pub(super) type Changed = Result<bool, ApplyError>;
 
@@ -67,7 +67,10 @@ pub(super) fn set_weights(kept: &mut Kept, split: &Split, wanted: &Weights, hold
 pub(super) fn rollback(kept: &mut Kept, split: &Split, target: &Goal<'_>, mark: &Mark<'_>) -> Changed {
     let weights = goal(kept, split, target)?;
     let closed: Vec<_> = weights.iter().filter(|(_, w)| w.is_zero()).map(|(v, _)| v.clone()).collect();
-    if kept.is_held() && *kept.weights() == weights && kept.closed == closed {
+    // A rollout that has not begun to shift yet hears of it and ends.
+    let runs = kept.rollout.as_ref().is_some_and(|rollout| rollout.running);
+    let is_news = runs && !matches!(mark.order.source, Source::Analysis | Source::Check | Source::Rollout);
+    if kept.is_held() && *kept.weights() == weights && kept.closed == closed && !is_news {
         return Ok(false);
     }
     let receives = |v: &&Version| weights.weight(&v.name).is_some_and(|w| !w.is_zero());

@@ -12,7 +12,7 @@ use super::orders::{Changed, Mark};
 use super::precedence::in_order;
 use super::{ApplyError, Order};
 use crate::config::Split;
-use crate::model::{Source, VersionName, Weights};
+use crate::model::{Revision, Source, VersionName, Weights};
 
 /// A rollout as it lies in `state.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct RolloutMark {
     pub to: VersionName,
     /// It has not ended: others may not change the weights.
     pub running: bool,
+    /// The split's revision that it has seen last: what is later in history is news to it.
+    #[serde(default)]
+    pub revision: Revision,
     /// Its progress, to be taken up after a restart; `None` once nothing is left to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Value>,
@@ -102,7 +105,8 @@ mod tests {
     use crate::state::{Change, Store};
 
     fn mark(id: &str, running: bool) -> RolloutMark {
-        RolloutMark { id: id.into(), to: name("v2"), running, progress: Some(serde_json::json!({"step": 1})) }
+        let (revision, progress) = (Revision(1), Some(serde_json::json!({"step": 1})));
+        RolloutMark { id: id.into(), to: name("v2"), running, revision, progress }
     }
 
     fn note(store: &Store, mark: RolloutMark) {

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indexmap::IndexSet;
@@ -184,8 +185,10 @@ impl<K: Hash + Eq, C: Cell> Shelf<K, C> {
 
     fn collect(&mut self, mut take: impl FnMut(&K, &C::Counts)) {
         self.0.retain(|key, slot| {
-            // `get_mut` and not `strong_count`: it acquires what the last holder wrote before letting go.
-            let is_last_holder = Arc::get_mut(&mut slot.cell).is_some();
+            // Not `get_mut`: a watch may remember by a weak one what it has let go. The fence acquires what the last
+            // holder wrote before letting go.
+            let is_last_holder = Arc::strong_count(&slot.cell) == 1;
+            fence(Ordering::Acquire);
             let now = slot.cell.read();
             take(key, &now.since(&slot.seen));
             slot.seen = now;

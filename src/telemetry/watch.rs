@@ -1,10 +1,11 @@
 //! A split that a rollout looks at: what is new of its versions, by worker, epoch and the moment requests began.
 //!
-//! Invariant: while it is watched no cell of the split goes before its last count has been given out; a cell that only
-//! the watch holds is read once more and let go.
+//! Invariant: while it is watched no cell of the split goes before its last count has been given out, and none is given
+//! out twice; a cell that only the watch holds is read once more and let go.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, Weak};
 
 use super::bins::BinReader;
 use super::cells::{Cell as _, VersionCell};
@@ -44,6 +45,8 @@ pub struct Watch {
     cells: Arc<Cells>,
     split: SplitName,
     held: HashMap<Counter, Held>,
+    /// Let go, but the registry has them until it is next read: what was given out of each.
+    left: HashMap<Counter, (Weak<VersionCell>, BinReader)>,
 }
 
 #[derive(Debug)]
@@ -56,7 +59,7 @@ impl Watch {
     /// Requests that begin from now on are counted by their start.
     pub fn begin(cells: Arc<Cells>, split: SplitName, now: Instant) -> Self {
         cells.watch(&split, now);
-        let mut watch = Self { cells, split, held: HashMap::new() };
+        let mut watch = Self { cells, split, held: HashMap::new(), left: HashMap::new() };
         // What earlier watches have seen is none of ours.
         watch.take(now, |_| ());
         watch
@@ -69,13 +72,31 @@ impl Watch {
 
     /// What is new. Call it at least every six seconds.
     pub fn take(&mut self, now: Instant, mut give: impl FnMut(Came)) {
-        for (counter, cell) in self.cells.of_split(&self.split) {
-            self.held.entry(counter).or_insert_with(|| Held { cell, reader: BinReader::default() });
-        }
+        self.find_new();
         for ((_, version, epoch), held) in &mut self.held {
             let Some(watched) = held.cell.watched() else { continue };
             held.reader.take(watched, now, |bin, new| give(Came { version: version.clone(), epoch: *epoch, bin, new }));
         }
+    }
+
+    fn find_new(&mut self) {
+        let mut left = HashMap::new();
+        for (counter, cell) in self.cells.of_split(&self.split) {
+            if self.held.contains_key(&counter) {
+                continue;
+            }
+            let known = self.left.remove(&counter).filter(|(known, _)| known.as_ptr() == Arc::as_ptr(&cell));
+            match known {
+                // The registry and we, as when it was let go.
+                Some(known) if Arc::strong_count(&cell) <= 2 => drop(left.insert(counter, known)),
+                known => {
+                    let reader = known.map(|(_, reader)| reader).unwrap_or_default();
+                    self.held.insert(counter, Held { cell, reader });
+                }
+            }
+        }
+        // Of the others the registry knows nothing any more.
+        self.left = left;
     }
 
     /// Failures of a version so far, cheaply: when it rises, a look is worth while.
@@ -87,13 +108,20 @@ impl Watch {
     /// Everything that was counted since the cells began. Cells that nobody counts in any more are let go: what is given
     /// of them now is the last.
     pub fn totals(&mut self, mut give: impl FnMut(&Counter, Totals)) {
-        self.held.retain(|counter, held| {
+        let mut left = Vec::new();
+        for (counter, held) in &self.held {
             // The registry and we: nobody writes to it any more, and the acquiring look comes before the last reading.
             let is_left = Arc::strong_count(&held.cell) <= 2;
-            std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
+            fence(Ordering::Acquire);
             give(counter, totals(&held.cell));
-            !is_left
-        });
+            if is_left {
+                left.push(counter.clone());
+            }
+        }
+        for counter in left {
+            let Some(Held { cell, reader }) = self.held.remove(&counter) else { continue };
+            self.left.insert(counter, (Arc::downgrade(&cell), reader));
+        }
     }
 }
 
@@ -189,5 +217,32 @@ mod tests {
         let mut count = 0;
         watch.take(now, |came| count += came.new.ended.all);
         assert_eq!(count, 1);
+    }
+
+    #[test]
+    fn a_cell_that_was_let_go_is_not_given_out_again() {
+        let (cells, (split, version)) = (Arc::new(Cells::new()), names());
+        let (cell, now) = (cells.version(0, &split, &version, 1), Instant::now());
+        let mut watch = Watch::begin(cells.clone(), split.clone(), now);
+        let seen = |watch: &mut Watch| {
+            let mut count = 0;
+            watch.take(now, |came| count += came.new.ended.all);
+            count
+        };
+        finish(&cell, now, cell.begin(now), 200);
+        assert_eq!(seen(&mut watch), 1);
+        // The coin has changed; the registry has not been read since.
+        drop(cell);
+        watch.totals(|_, _| ());
+        assert_eq!(seen(&mut watch), 0, "no second time");
+        watch.totals(|_, _| panic!("it has said its last"));
+        let again = cells.version(0, &split, &version, 1);
+        finish(&again, now, again.begin(now), 200);
+        assert_eq!(seen(&mut watch), 1, "somebody counts in it again");
+        drop(again);
+        watch.totals(|_, _| ());
+        cells.collect();
+        assert_eq!(seen(&mut watch), 0);
+        assert!(watch.left.is_empty(), "the registry has let it go too");
     }
 }

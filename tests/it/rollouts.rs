@@ -4,6 +4,7 @@ mod blue_green;
 mod checks;
 mod detection;
 mod equal;
+mod handed;
 mod kills;
 mod prometheus;
 mod receiver;

@@ -46,6 +46,7 @@ impl Controller {
     async fn serve(mut self, mut asks: mpsc::Receiver<Ask>) {
         while let Some(ask) = asks.recv().await {
             match ask {
+                Ask::Park { answer } => drop(answer.send(())),
                 Ask::Start { start, answer, .. } => drop(answer.send(self.start(start))),
                 Ask::Command { command, dry_run, answer, .. } => drop(answer.send(self.command(command, dry_run))),
             }

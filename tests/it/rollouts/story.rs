@@ -53,7 +53,8 @@ fn a_bad_canary_is_taken_out_and_held_and_the_receipt_agrees_with_the_metrics() 
     let receipt = ended(weir.admin, &id, 2 * LIMIT);
     assert_eq!(receipt["state"], "failed", "{receipt:#}");
     let ending = receipt["ending"].as_str().unwrap();
-    assert!(ending.starts_with("analysis:errors: errors: canary "), "{ending}");
+    // Which part weighs more is decided by a request or two.
+    assert!(ending.starts_with("analysis:") && ending.contains(": errors: canary "), "{ending}");
     let shop = weir.admin.shop();
     assert_eq!((shop["state"].as_str(), weir.admin.weights()), (Some("held"), (100, 0)), "{shop:#}");
     let (all, bad) = counted(&receipt, "v2", |code| code >= 500);
@@ -62,7 +63,7 @@ fn a_bad_canary_is_taken_out_and_held_and_the_receipt_agrees_with_the_metrics() 
     weir.admin.wait_metric("weir_rollbacks_total", &[("source", "analysis")], 1.0);
     drop(visitors);
     let text = weir.cli(&["rollout", "receipt", "shop"]).expect_code(0);
-    assert!(text.stdout.contains("analysis:errors"), "{}", text.stdout);
+    assert!(text.stdout.contains("analysis:"), "{}", text.stdout);
 }
 
 #[test]

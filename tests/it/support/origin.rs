@@ -151,6 +151,12 @@ impl Origin {
         self.shared.requests.load(Ordering::SeqCst)
     }
 
+    /// `requests` for somebody who counts beside the test.
+    pub fn counter(&self) -> Box<dyn Fn() -> usize + Send> {
+        let shared = self.shared.clone();
+        Box::new(move || shared.requests.load(Ordering::SeqCst))
+    }
+
     /// Connections ever accepted.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)

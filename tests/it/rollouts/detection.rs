@@ -173,7 +173,7 @@ fn twice_as_slow() {
 #[test]
 fn ten_times_as_slow() {
     let (name, reason) = ("10x latency", "analysis:latency: latency (");
-    proven(&Row { name, stable: STABLE, manner: slower(STABLE, 10), reason, cell: 6.0, harmed: requests }, 30);
+    proven(&Row { name, stable: STABLE, manner: slower(STABLE, 10), reason, cell: 6.0, harmed: requests }, 60);
 }
 
 /// A request hangs after `hang_after`, here 1.05 s; ten come in that time and are harmed whatever is done. From then on

@@ -1,10 +1,12 @@
 //! Rollouts of versions that are equal: nothing the traffic or the upstreams do to both may be held against the new one.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::traffic::{Actor, Manner, Visitors, conf, ended, start};
 use crate::support::{Admin, Instant, LIMIT, Weir, tell, times};
@@ -20,7 +22,7 @@ const PERIOD: Duration = Duration::from_secs(5);
 const QUIET: f64 = 3.0;
 
 /// Splits `s0`, `s1`, ... of the same two upstreams.
-fn world(actors: &[Actor; 2]) -> String {
+fn world(actors: &[Actor; 2], state: &Path) -> String {
     let mut text = "workers = 2\n[listeners.web]\nbind = \"127.0.0.1:0\"\n".to_owned();
     for i in 0..SPLITS {
         let [v1, v2] = actors.each_ref().map(|actor| actor.origin.address);
@@ -34,7 +36,12 @@ fn world(actors: &[Actor; 2]) -> String {
              v1 = {{ weight = 100, endpoints = [\"{v1}\"] }}\nv2 = {{ weight = 0, endpoints = [\"{v2}\"] }}\n"
         );
     }
-    text + "[admin]\nbind = \"127.0.0.1:0\"\nstate_dir = \"@DIR@/state\"\n"
+    text + &format!("[admin]\nbind = \"127.0.0.1:0\"\nstate_dir = \"{}\"\n", state.display())
+}
+
+/// In memory where that can be had: eight rollouts of a few seconds write a great deal, and disks are not what is tried.
+fn state_folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 /// Until `stop`: rates that swing as over a day, bursts, and outages behind both upstreams at once.
@@ -96,7 +103,8 @@ fn roll_out_again_and_again(admin: Admin, split: &str, count: usize) -> Vec<Stri
 #[test]
 fn equal_versions_go_through_whatever_the_weather() {
     let actors = Actor::equals(["v1", "v2"], MANNER);
-    let weir = Weir::start_text(&world(&actors));
+    let state = state_folder();
+    let weir = Weir::start_text(&world(&actors, state.path()));
     let (splits, each) = (times(4, SPLITS), times(1, 25));
     let come = |i| Visitors::visit(weir.web(), &format!("/s{i}/"), 12, RATE as u64);
     let visitors: Vec<Visitors> = (0..splits).map(come).collect();

@@ -389,7 +389,19 @@ fn every_example_loads_without_a_complaint() {
     names.sort();
     assert_eq!(
         names,
-        ["ab", "blue-green", "canary", "minimal", "names", "notify", "rescue", "rolling", "routes", "systemd"]
+        [
+            "ab",
+            "blue-green",
+            "canary",
+            "minimal",
+            "names",
+            "notify",
+            "rescue",
+            "rolling",
+            "rollout",
+            "routes",
+            "systemd"
+        ]
     );
 }
 

@@ -60,7 +60,7 @@ pub use effect::{Effect, Notice, Order, Tone};
 pub use event::{Event, Judged};
 pub use machine::{Machine, RolloutId};
 pub use plan::{Asked, Judging, Plan, PlanError, PlannedStep, ThinStep, settings, starts_by_itself, thin_steps};
-pub use ports::{Histories, Ports};
+pub use ports::Ports;
 pub use saved::{RestoreError, Saved};
 pub use share::Share;
 pub use status::{Readiness, State, Target, rollback_ready};

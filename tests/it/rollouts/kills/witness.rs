@@ -51,7 +51,8 @@ impl Witness {
         };
         // Counting begins somewhere between these two.
         let (began, begun) = (at_of(&receipt["started_at"]), at_of(&receipt["log"][0]["at"]));
-        let over = ended(receipt);
+        // What its last coin, which stays in force, brings until it is closed is in it too.
+        let (over, closed) = (ended(receipt), at_of(&receipt["ended_at"]));
         let gaps = receipt["gaps"].as_array().cloned().unwrap_or_default();
         for gap in &gaps {
             let (from, until) = (at_of(&gap["from"]), at_of(&gap["until"]));
@@ -63,7 +64,7 @@ impl Witness {
         let mut missing = 0;
         for (n, version) in ["v1", "v2"].into_iter().enumerate() {
             let (at_least, at_most) =
-                (least(n, over).saturating_sub(most(n, begun)), most(n, over).saturating_sub(least(n, began)));
+                (least(n, over).saturating_sub(most(n, begun)), most(n, closed).saturating_sub(least(n, began)));
             let of_gap = |gap: &Value| most(n, at_of(&gap["until"])).saturating_sub(least(n, at_of(&gap["from"])));
             let lost: u64 = gaps.iter().map(of_gap).sum();
             let counted = total(receipt, version);

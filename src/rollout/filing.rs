@@ -47,7 +47,7 @@ impl Controller {
     }
 
     /// With all that is counted by now: a gap begins when it was filed.
-    fn all_filed(&mut self) -> Vec<Filed> {
+    pub(super) fn all_filed(&mut self) -> Vec<Filed> {
         let (snapshot, now) = (self.ports.store.snapshot(), Instant::now());
         for (name, run) in &mut self.runs {
             if let Some(split) = snapshot.split(name.as_str()) {

@@ -98,8 +98,8 @@ impl Controller {
         }
         self.tell_start(name);
         // So that a crash in the first second leaves who, when and how it is judged.
-        let filed = self.runs.get(name).map(Run::filed);
-        self.file(filed.into_iter().collect(), false).await;
+        let filed = self.all_filed();
+        self.file(filed, false).await;
         let mut events = VecDeque::new();
         self.follow(name, effects, &mut events).await;
         self.take_in(name, &id, events).await;

@@ -135,8 +135,10 @@ impl Run {
         let (machine, effects) =
             Machine::restore(saved, found(&was), moment).map_err(|why: RestoreError| why.to_string())?;
         let evidence = left.evidence(machine.plan(), now);
-        let books = Books::restore(&machine.id().0, filed);
-        let mut run = Self::with(machine, evidence, books, cells, (split, now));
+        let by = Actor("rollout".into());
+        let mut run = Self::with(machine, evidence, Books::begin(by, None), cells, (split, now));
+        // After the watch has begun: the gap ends where counting begins.
+        run.books = Books::restore(&run.machine.id().0, filed);
         run.books.baseline(&mut run.watch);
         if !was.state().is_end() {
             run.books.enter(split.epoch, was.step_in_force());

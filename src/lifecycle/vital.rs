@@ -51,7 +51,12 @@ pub struct VitalGuard {
 impl Drop for VitalGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.vital.0.send_if_modified(|failed| failed.replace(self.name).is_none());
+            // The first: a thread that panics takes its other parts with it.
+            self.vital.0.send_if_modified(|failed| {
+                let is_first = failed.is_none();
+                failed.get_or_insert(self.name);
+                is_first
+            });
         }
     }
 }
@@ -83,10 +88,11 @@ mod tests {
         let vital = Vital::default();
         let theirs = vital.clone();
         let thread = std::thread::spawn(move || {
+            let _later = theirs.guard("what it took with it");
             let _guard = theirs.guard("worker");
             panic!("of a worker");
         });
-        assert_eq!(vital.failed().await, "worker");
         assert!(thread.join().is_err());
+        assert_eq!(vital.failed().await, "worker", "the first, however late one asks");
     }
 }

@@ -189,8 +189,10 @@ impl Target {
             return Ok(self.uri);
         }
         let unreadable = |_| ProxyError::BadRequest("the target can be read in two ways");
+        // An absolute target without a path (`http://a#b`) has nothing there, not even `/`.
+        let as_it_came = self.uri.path_and_query().filter(|target| target.as_str().starts_with('/'));
         let path = match (&self.path, prefix) {
-            (None, 0) => return Ok(Uri::from(self.uri.path_and_query().cloned().unwrap_or_else(root))),
+            (None, 0) if let Some(target) = as_it_came => return Ok(Uri::from(target.clone())),
             (_, 0) => self.path(),
             _ => strip_prefix(self.path(), prefix),
         };
@@ -200,10 +202,6 @@ impl Target {
         };
         Ok(Uri::from(target))
     }
-}
-
-fn root() -> uri::PathAndQuery {
-    uri::PathAndQuery::from_static("/")
 }
 
 /// The one host a request names: the target's authority wins over `Host` (RFC 9112 section 3.2.2).

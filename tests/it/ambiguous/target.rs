@@ -82,6 +82,7 @@ fn forms() {
         absolute("another Host", "http://app.test/case", "evil.test", Either(BAD, "/case", "")),
         absolute("no path", "http://app.test", "app.test", Either(BAD, "/", "")),
         absolute("no path, but a query", "http://app.test?x", "app.test", Either(BAD, "/?x", "")),
+        absolute("no path, but a fragment", "http://app.test#a/../b?x", "app.test", Either(BAD, "/", "")),
         absolute("dots", "http://app.test/a/../case", "app.test", Either(BAD, "/case", "")),
         absolute("user information", "http://evil@app.test/case", "app.test", Refused(BAD)),
         absolute("user information and password", "http://evil:x@app.test/case", "app.test", Refused(BAD)),

@@ -189,10 +189,10 @@ impl Target {
             return Ok(self.uri);
         }
         let unreadable = |_| ProxyError::BadRequest("the target can be read in two ways");
-        // An absolute target without a path (`http://a#b`) has nothing there, not even `/`.
-        let as_it_came = self.uri.path_and_query().filter(|target| target.as_str().starts_with('/'));
+        // An absolute target without a path (`http://a#b`) has nothing there, whatever `PathAndQuery::as_str` says.
+        let as_it_came = self.uri.path_and_query().cloned().map(Uri::from).filter(|uri| uri.path().starts_with('/'));
         let path = match (&self.path, prefix) {
-            (None, 0) if let Some(target) = as_it_came => return Ok(Uri::from(target.clone())),
+            (None, 0) if let Some(uri) = as_it_came => return Ok(uri),
             (_, 0) => self.path(),
             _ => strip_prefix(self.path(), prefix),
         };

@@ -116,6 +116,7 @@ impl Evidence {
             // An epoch that never gave `to` and stable a coin between them says nothing about either.
             let _ = feed.add(came.bin, came.epoch, side, &came.new);
         });
+        self.feed.learn_failures(&watch.take_failures(&self.stable));
         // `now` is of before the reading: all that began in earlier bins has been read.
         let released = self.feed.release(watch.bin(now));
         for portion in &released.known {

@@ -10,12 +10,12 @@
 //! Invariant: what the reader gives out is, summed up, what the worker has counted, and no portion has more failures
 //! than requests: a failure that is seen before its request waits for the next look.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::buckets::{BUCKETS, nanos};
 use super::cells::CodeCell;
-use crate::analysis::{BIN, BinCounts, Counts};
+use crate::analysis::{BIN, BinCounts, Buckets, Counts};
 use crate::model::Instant;
 
 const BINS: u64 = 512;
@@ -30,7 +30,12 @@ pub(super) struct Watched {
     origin: Instant,
     /// What began before is not counted.
     since: Instant,
+    /// Empty where nothing is counted by start, as of what rules send.
     ring: Box<[Slot]>,
+    /// Latencies of failures that were counted by start.
+    failures: [AtomicU32; BUCKETS],
+    /// Somebody looks.
+    is_on: AtomicBool,
     /// Every request of the epoch by status, for the receipt; those that began before the watch too.
     pub(super) codes: CodeCell,
 }
@@ -61,11 +66,12 @@ struct Seen {
 #[derive(Debug)]
 pub(super) struct BinReader {
     seen: Vec<Option<Box<Seen>>>,
+    failures: [u32; BUCKETS],
 }
 
 impl Default for BinReader {
     fn default() -> Self {
-        Self { seen: (0..BINS).map(|_| None).collect() }
+        Self { seen: (0..BINS).map(|_| None).collect(), failures: [0; BUCKETS] }
     }
 }
 
@@ -85,8 +91,26 @@ fn read(counter: &AtomicU32) -> u32 {
 }
 
 impl Watched {
-    pub(super) fn new(origin: Instant, since: Instant) -> Self {
-        Self { origin, since, ring: (0..BINS).map(|_| Slot::default()).collect(), codes: CodeCell::default() }
+    /// `is_by_start`: requests are counted by the moment they begin, not by status alone.
+    pub(super) fn new(origin: Instant, since: Instant, is_by_start: bool) -> Self {
+        let bins = if is_by_start { BINS } else { 0 };
+        Self {
+            origin,
+            since,
+            ring: (0..bins).map(|_| Slot::default()).collect(),
+            failures: std::array::from_fn(|_| AtomicU32::new(0)),
+            is_on: AtomicBool::new(true),
+            codes: CodeCell::default(),
+        }
+    }
+
+    /// While it is off nothing is counted, and nobody reads.
+    pub(super) fn turn(&self, is_on: bool) {
+        self.is_on.store(is_on, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.is_on.load(Ordering::Relaxed)
     }
 
     fn slot(&self, bin: u64) -> &Slot {
@@ -95,7 +119,10 @@ impl Watched {
 
     /// A request has begun. False: before the watch, so that its end is not to be counted here.
     pub(super) fn begin(&self, at: Instant) -> bool {
-        let Some(bin) = bin_of(self.origin, at).filter(|_| at >= self.since) else { return false };
+        if self.ring.is_empty() || !self.is_on() || at < self.since {
+            return false;
+        }
+        let Some(bin) = bin_of(self.origin, at) else { return false };
         add(&self.slot(bin).began, 1);
         true
     }
@@ -116,7 +143,10 @@ impl Watched {
     pub(super) fn end(&self, began: Instant, age: Duration, is_bad: bool, how: Ended) {
         let Some(slot) = self.of_start(began, age) else { return };
         match how {
-            Ended::After(bucket) => add(&slot.buckets[bucket], 1),
+            Ended::After(bucket) => {
+                add(&slot.buckets[bucket], 1);
+                add(&self.failures[bucket], u32::from(is_bad));
+            }
             Ended::Open => add(&slot.closed, 1),
         }
         add(&slot.all, 1);
@@ -156,7 +186,7 @@ impl Default for Seen {
 impl BinReader {
     /// What is new since the last call, by bin, oldest first.
     pub(super) fn take(&mut self, watched: &Watched, now: Instant, mut give: impl FnMut(u64, BinCounts)) {
-        let Some(last) = bin_of(watched.origin, now) else { return };
+        let Some(last) = bin_of(watched.origin, now).filter(|_| !watched.ring.is_empty()) else { return };
         for bin in last.saturating_sub(HORIZON)..=last {
             let seen = &mut self.seen[(bin % BINS) as usize];
             if let Some(new) = news(watched.slot(bin), seen) {
@@ -164,6 +194,22 @@ impl BinReader {
             }
         }
     }
+}
+
+impl BinReader {
+    /// Adds the latencies of failures that are new since the last call.
+    pub(super) fn take_failures(&mut self, watched: &Watched, sum: &mut Buckets) {
+        for ((sum, seen), now) in sum.iter_mut().zip(&mut self.failures).zip(&watched.failures) {
+            *sum += came(read(now), seen);
+        }
+    }
+}
+
+/// What a counter has risen by.
+fn came(now: u32, seen: &mut u32) -> u64 {
+    let new = now.wrapping_sub(*seen);
+    *seen = now;
+    u64::from(new)
 }
 
 /// `None` if nothing has been written there. A slot nobody has written to costs no memory here either.
@@ -175,11 +221,6 @@ fn news(slot: &Slot, seen: &mut Option<Box<Seen>>) -> Option<BinCounts> {
         return None;
     }
     let seen = seen.get_or_insert_default();
-    let came = |now: u32, seen: &mut u32| {
-        let new = now.wrapping_sub(*seen);
-        *seen = now;
-        u64::from(new)
-    };
     // Ends before starts: an end that is seen has a start that is seen.
     let all = came(now[1], &mut seen.all);
     let bad = u64::from(now[3].wrapping_sub(seen.bad)).min(all);
@@ -206,7 +247,7 @@ mod tests {
     #[test]
     fn a_request_is_counted_where_it_began() {
         let origin = Instant::now();
-        let (watched, mut reader) = (Watched::new(origin, origin), BinReader::default());
+        let (watched, mut reader) = (Watched::new(origin, origin, true), BinReader::default());
         assert!(!watched.begin(origin - MS), "before the watch");
         let early = origin + 50 * MS;
         assert!(watched.begin(early) && watched.begin(origin + 250 * MS));
@@ -219,7 +260,7 @@ mod tests {
     #[test]
     fn a_stream_hangs_no_more_once_its_head_is_there() {
         let origin = Instant::now();
-        let (watched, mut reader) = (Watched::new(origin, origin), BinReader::default());
+        let (watched, mut reader) = (Watched::new(origin, origin, true), BinReader::default());
         watched.begin(origin);
         watched.open(origin, 20 * MS, 5);
         let mut all = BinCounts::default();
@@ -233,7 +274,7 @@ mod tests {
     #[test]
     fn a_place_that_comes_round_again_is_another_bin_and_late_ends_are_left_out() {
         let origin = Instant::now();
-        let (watched, mut reader) = (Watched::new(origin, origin), BinReader::default());
+        let (watched, mut reader) = (Watched::new(origin, origin, true), BinReader::default());
         let bin = |n: u64| origin + BIN * n as u32;
         watched.begin(bin(7));
         assert_eq!(sum(&mut reader, &watched, bin(8)), [(7, 1, 0, 0)]);
@@ -248,7 +289,7 @@ mod tests {
     fn nothing_is_lost_between_writer_and_reader() {
         const REQUESTS: u64 = 50_000;
         let origin = Instant::now();
-        let watched = Watched::new(origin, origin);
+        let watched = Watched::new(origin, origin, true);
         let (mut reader, mut all) = (BinReader::default(), BinCounts::default());
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {

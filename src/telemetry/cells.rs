@@ -144,10 +144,10 @@ impl Default for VersionCell {
 }
 
 impl VersionCell {
-    /// Requests that begin at `since` or later are counted by their start, in bins that are numbered from `origin`. Only
-    /// the first call decides.
-    pub(super) fn watch(&self, origin: Instant, since: Instant) {
-        self.watched.get_or_init(|| Box::new(Watched::new(origin, since)));
+    /// Counts for a rollout: by status, and (`is_by_start`) requests that begin at `since` or later by their start, in bins
+    /// that are numbered from `origin`. Once it has been, a second call only turns it on again.
+    pub(super) fn watch(&self, origin: Instant, since: Instant, is_by_start: bool) {
+        self.watched.get_or_init(|| Box::new(Watched::new(origin, since, is_by_start))).turn(true);
     }
 
     pub(super) fn failures(&self) -> u64 {
@@ -190,7 +190,7 @@ impl VersionCell {
         let ns = buckets::nanos(outcome.latency);
         let index = buckets::index(ns);
         add(&self.buckets[index], 1);
-        if let Some(watched) = self.watched.get() {
+        if let Some(watched) = self.watched.get().filter(|watched| watched.is_on()) {
             self.finish_watched(watched, outcome, index);
         }
         self.total.record(index, ns);

@@ -66,7 +66,7 @@ impl Cells {
         let mut versions = lock(&self.versions);
         let cell = versions.cell((worker, (split.clone(), version.clone()), epoch));
         if let Some(since) = lock(&self.watched).get(split) {
-            cell.watch(self.origin, *since);
+            cell.watch(self.origin, *since, epoch < RULE_EPOCHS);
         }
         cell
     }
@@ -81,11 +81,14 @@ impl Cells {
     pub(super) fn watch(&self, split: &SplitName, since: Instant) {
         let versions = lock(&self.versions);
         lock(&self.watched).insert(split.clone(), since);
-        versions.of_split(split).for_each(|(_, cell)| cell.watch(self.origin, since));
+        versions.of_split(split).for_each(|((.., epoch), cell)| cell.watch(self.origin, since, *epoch < RULE_EPOCHS));
     }
 
     pub(super) fn unwatch(&self, split: &SplitName) {
+        let versions = lock(&self.versions);
         lock(&self.watched).remove(split);
+        // Their coin may be in force for weeks.
+        versions.of_split(split).filter_map(|(_, cell)| cell.watched()).for_each(|watched| watched.turn(false));
     }
 
     /// The cells of a split, each with who counts in it.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use super::bins::BinReader;
 use super::cells::{Cell as _, VersionCell};
 use super::registry::Cells;
-use crate::analysis::BinCounts;
+use crate::analysis::{BUCKETS, BinCounts, Buckets};
 use crate::model::{Cause, Instant, SplitName, VersionName};
 
 /// Counts of requests that began in one bin.
@@ -77,6 +77,17 @@ impl Watch {
             let Some(watched) = held.cell.watched() else { continue };
             held.reader.take(watched, now, |bin, new| give(Came { version: version.clone(), epoch: *epoch, bin, new }));
         }
+    }
+
+    /// Latencies of a version's failures that are new since the last call, as far as they were counted by start.
+    pub fn take_failures(&mut self, version: &VersionName) -> Buckets {
+        let mut sum = [0; BUCKETS];
+        for (_, held) in self.held.iter_mut().filter(|((_, of, _), _)| of == version) {
+            if let Some(watched) = held.cell.watched() {
+                held.reader.take_failures(watched, &mut sum);
+            }
+        }
+        sum
     }
 
     fn find_new(&mut self) {
@@ -190,6 +201,8 @@ mod tests {
         came.sort_unstable();
         assert_eq!(came, [(1, 1, 1, 1), (2, 1, 1, 1)]);
         assert_eq!(watch.failures(&version), 2);
+        let (first, second) = (watch.take_failures(&version), watch.take_failures(&version));
+        assert_eq!((first.iter().sum::<u64>(), second.iter().sum::<u64>()), (2, 0));
         finish(&old, now, Counted::No, 200);
         drop(old);
         let mut all: BTreeMap<Counter, Totals> = BTreeMap::new();
@@ -217,6 +230,8 @@ mod tests {
         let mut count = 0;
         watch.take(now, |came| count += came.new.ended.all);
         assert_eq!(count, 1);
+        drop(watch);
+        assert_eq!(cell.begin(now), Counted::No, "nobody looks any more, though the coin is the same");
     }
 
     #[test]
